@@ -1,0 +1,2 @@
+//! What an operator sees: reasons and their counters, log lines.
+pub mod reason;

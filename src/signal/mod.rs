@@ -1,0 +1,1 @@
+//! A participant's door: HTTP, WebSocket, messages, sessions, rooms.

@@ -1,0 +1,1 @@
+//! THE LOOP of a media thread.
