@@ -112,12 +112,12 @@ pub(super) unsafe fn parse_control(header: &libc::msghdr) -> Ancillary {
     let mut ancillary = Ancillary::default();
     // SAFETY: by this function's contract.
     let mut next = unsafe { libc::CMSG_FIRSTHDR(header) };
-    // SAFETY: null, or a complete header within the ancillary data.
-    while let Some(cmsg) = unsafe { next.as_ref() } {
-        // SAFETY: `cmsg` is a complete cmsg, whose data the kernel wrote as the structure that its type says.
+    while !next.is_null() {
+        // SAFETY: `next` leads to a complete cmsg within the ancillary data, whose data the kernel wrote as the
+        // structure that its type says.
         unsafe {
-            let data = libc::CMSG_DATA(cmsg);
-            match (cmsg.cmsg_level, cmsg.cmsg_type) {
+            let data = libc::CMSG_DATA(next);
+            match ((*next).cmsg_level, (*next).cmsg_type) {
                 (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
                     let info: in6_pktinfo = ptr::read_unaligned(data.cast());
                     ancillary.local = reply_address(Ipv6Addr::from(info.ipi6_addr.s6_addr).into());
@@ -125,8 +125,8 @@ pub(super) unsafe fn parse_control(header: &libc::msghdr) -> Ancillary {
                 (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
                     // `spec_dst` is our address even where the packet was broadcast.
                     let info: in_pktinfo = ptr::read_unaligned(data.cast());
-                    ancillary.local =
-                        reply_address(Ipv4Addr::from(info.ipi_spec_dst.s_addr.to_ne_bytes()).into());
+                    let address = Ipv4Addr::from(info.ipi_spec_dst.s_addr.to_ne_bytes());
+                    ancillary.local = reply_address(address.into());
                 }
                 (libc::SOL_UDP, libc::UDP_GRO) => {
                     let size: c_int = ptr::read_unaligned(data.cast());
@@ -134,7 +134,7 @@ pub(super) unsafe fn parse_control(header: &libc::msghdr) -> Ancillary {
                 }
                 _ => {}
             }
-            next = libc::CMSG_NXTHDR(header, cmsg);
+            next = libc::CMSG_NXTHDR(header, next);
         }
     }
     ancillary
@@ -152,7 +152,6 @@ pub(super) unsafe fn write_control(
     segment: Option<u16>,
     v6: bool,
 ) {
-    header.msg_control = control.as_mut_ptr();
     let mut used = 0;
     match local {
         Some(local) if v6 => {
@@ -175,10 +174,8 @@ pub(super) unsafe fn write_control(
         // SAFETY: as above; a `u16` takes no more room than an `int`.
         used += unsafe { put(control, used, libc::SOL_UDP, libc::UDP_SEGMENT, segment) };
     }
+    header.msg_control = if used > 0 { control.as_mut_ptr() } else { ptr::null_mut() };
     header.msg_controllen = used as _;
-    if used == 0 {
-        header.msg_control = ptr::null_mut();
-    }
 }
 
 /// Writes one cmsg at `offset` and returns the bytes it takes.
