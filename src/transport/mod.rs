@@ -1,5 +1,7 @@
 //! One participant's secure pipe: STUN, ICE-lite, DTLS, SRTP. No clock, socket or lock.
 
+pub mod srtp;
+
 /// An ICE user name fragment and password (RFC 8839 §5.4).
 #[derive(Clone, PartialEq, Eq)]
 pub struct Credentials {
