@@ -18,7 +18,6 @@ pub mod certificate;
 pub mod demux;
 mod dtls;
 mod ice;
-pub mod srtp;
 pub mod stun;
 pub mod timer;
 
