@@ -20,6 +20,10 @@ mod dtls;
 mod ice;
 pub mod srtp;
 pub mod stun;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 pub mod timer;
 
 use std::collections::VecDeque;
