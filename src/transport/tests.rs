@@ -131,7 +131,7 @@ impl Wire {
         Some(self.now - self.start)
     }
 
-    fn to_server(&mut self, datagram: &[u8]) -> Result<(), Reason> {
+    fn feed(&mut self, datagram: &[u8]) -> Result<(), Reason> {
         self.transport.handle_dtls(self.now, pair(1), datagram)
     }
 }
@@ -185,7 +185,7 @@ fn a_hello_may_arrive_in_reverse_order() {
     assert!(hello.len() >= 2);
     hello.reverse();
     for datagram in &hello {
-        wire.to_server(datagram).expect("accepted");
+        wire.feed(datagram).expect("accepted");
     }
     assert!(wire.run(ms(100)).is_some());
 }
@@ -262,7 +262,7 @@ fn another_certificate_than_the_offers_gets_no_keys() {
         }
         assert_eq!(wire.events, [Event::Failed(Reason::DtlsFingerprint)], "{role:?}");
         assert!(wire.transport.sealer().is_none() && wire.client.keys.is_none());
-        assert_eq!(wire.to_server(&[22; 40]), Err(Reason::DtlsFingerprint), "and stays failed");
+        assert_eq!(wire.feed(&[22; 40]), Err(Reason::DtlsFingerprint), "and stays failed");
         assert_eq!(wire.transport.poll_transmit(&mut [0; 1500]), None);
     }
 }
@@ -273,7 +273,7 @@ fn the_handshake_has_a_deadline() {
         let mut wire = Wire::new(DtlsRole::Server, 1200, Lose::Nothing);
         if hello {
             let hello = wire.client.step(wire.now, &[]);
-            wire.to_server(&hello[0]).expect("accepted");
+            wire.feed(&hello[0]).expect("accepted");
         }
         let mut sent = 0;
         while let Some(at) = wire.transport.poll_timeout().filter(|at| *at <= wire.start + DTLS_DEADLINE) {
@@ -311,7 +311,7 @@ fn endless_handshakes_are_ended() {
     let mut bytes = 0;
     while result.is_ok() {
         bytes += big.len();
-        result = wire.to_server(&big);
+        result = wire.feed(&big);
     }
     assert_eq!(result, Err(Reason::DtlsTooManyBytes));
     assert!(bytes > MAX_HANDSHAKE_BYTES && bytes < MAX_HANDSHAKE_BYTES + 2 * big.len());
@@ -319,7 +319,7 @@ fn endless_handshakes_are_ended() {
     assert_eq!(wire.transport.poll_event(), None, "told once");
 
     let mut wire = Wire::new(DtlsRole::Server, 1200, Lose::Nothing);
-    let end = (0..30_000).find_map(|n| wire.to_server(&fragment(n)).err());
+    let end = (0..30_000).find_map(|n| wire.feed(&fragment(n)).err());
     assert!(end.is_some(), "28 000 fragments are too many");
 }
 
@@ -331,11 +331,11 @@ fn unprotected_alerts_and_data_are_not_believed() {
     let mut hidden = fragment(0);
     hidden.extend(alert);
     for bad in [&alert[..], &data, &hidden] {
-        assert_eq!(wire.to_server(bad), Err(Reason::DtlsUnprotected));
+        assert_eq!(wire.feed(bad), Err(Reason::DtlsUnprotected));
     }
     wire.run(ms(100)).expect("connects all the same");
     for bad in [&alert[..], &data, &hidden] {
-        assert_eq!(wire.to_server(bad), Err(Reason::DtlsUnprotected));
+        assert_eq!(wire.feed(bad), Err(Reason::DtlsUnprotected));
     }
     assert_eq!(wire.events, [Event::Secured]);
 }
@@ -345,9 +345,9 @@ fn a_close_is_told() {
     let mut wire = secured(DtlsRole::Server);
     wire.client.dtls.close().expect("closes");
     let close = wire.client.drain();
-    wire.to_server(&close[0]).expect("accepted");
+    wire.feed(&close[0]).expect("accepted");
     assert_eq!(wire.transport.poll_event(), Some(Event::Closed));
-    assert_eq!(wire.to_server(&close[0]), Err(Reason::DtlsClosed));
+    assert_eq!(wire.feed(&close[0]), Err(Reason::DtlsClosed));
 }
 
 #[test]
@@ -356,7 +356,7 @@ fn data_is_dropped_for_now_and_does_not_pile_up() {
     for _ in 0..200 {
         wire.client.dtls.send_application_data(&[7; 1000]).expect("sends");
         for datagram in wire.client.drain() {
-            wire.to_server(&datagram).expect("accepted");
+            wire.feed(&datagram).expect("accepted");
         }
     }
     assert_eq!(wire.transport.poll_event(), None);
@@ -403,8 +403,8 @@ proptest! {
             let mut datagram = vec![kind, 0xfe, 0xfd, 0, epoch, 0, 0, 0, 0, 0, 1];
             datagram.extend((body.len() as u16).to_be_bytes());
             datagram.extend(body);
-            _ = wire.to_server(&datagram);
-            _ = wire.to_server(&datagram[..datagram.len() / 2]);
+            _ = wire.feed(&datagram);
+            _ = wire.feed(&datagram[..datagram.len() / 2]);
             wire.now += ms(7);
             wire.transport.handle_timeout(wire.now);
             while wire.transport.poll_transmit(&mut [0; 1500]).is_some() {}
