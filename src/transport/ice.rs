@@ -157,6 +157,7 @@ impl Ice {
 mod tests {
     use super::super::testing::{CLIENT_UFRAG, Check, client_credentials, local, ms, pair};
     use super::*;
+    use proptest::prelude::*;
 
     fn ice() -> (Ice, Instant) {
         (Ice::new(&local(), &client_credentials(CLIENT_UFRAG)), Instant::now())
@@ -346,5 +347,44 @@ mod tests {
         assert_eq!(ice.pair(), Some(pair(1)));
         assert!(ice.is_known(pair(1)) && ice.is_known(pair(199)) && !ice.is_known(pair(100)));
         assert_eq!(ice.known.len(), MAX_ADDRESSES);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(100))]
+
+        /// Whatever comes in whichever order: what is sent goes to where a check succeeded, less than 30 s ago.
+        #[test]
+        fn nothing_goes_where_no_check_came_from(
+            steps in prop::collection::vec((0u16..6, 0u8..6, 0u64..20_000), 1..60),
+        ) {
+            let (mut ice, mut now) = ice();
+            let mut checked = std::collections::HashMap::new();
+            for (port, what, wait) in steps {
+                let mut take = |ice: &mut Ice, check: Vec<u8>| {
+                    let mut out = [0; super::super::stun::MAX_ANSWER];
+                    let answer = ice.handle_check(now, pair(port), &check, &mut out);
+                    if answer.is_ok_and(|answer| answer.refused.is_none()) {
+                        checked.insert(pair(port), now);
+                    }
+                };
+                match what {
+                    0 => take(&mut ice, Check::plain()),
+                    1 => take(&mut ice, Check::nominating(CLIENT_UFRAG)),
+                    2 => take(&mut ice, Check::nominating("newu")),
+                    3 => take(&mut ice, Check { pwd: None, ..Check::from(CLIENT_UFRAG) }.build()),
+                    4 => ice.restart(&client_credentials("newu")),
+                    _ => now += ms(wait),
+                }
+                ice.heard(now, pair(port));
+                ice.handle_timeout(now);
+                prop_assert!(ice.poll_timeout().is_none_or(|at| at > now));
+                let newest = checked.values().max();
+                match ice.pair() {
+                    Some(used) => prop_assert!(checked.contains_key(&used)),
+                    None => prop_assert!(newest.is_none_or(|at| now - *at >= CONSENT)),
+                }
+                prop_assert_eq!(ice.pair().is_some(), newest.is_some_and(|at| now - *at < CONSENT));
+            }
+        }
     }
 }

@@ -373,8 +373,14 @@ fn a_restart_and_a_move_keep_the_keys() {
         wire.transport.handle_check(now, pair(2), &Check::nominating("newu"), &mut out).expect("accepted");
     decode_answer(&out[..answer.len]);
     assert_eq!((wire.transport.pair(), wire.transport.last_heard()), (Some(pair(2)), Some(now)));
-    assert!(wire.transport.sealer().is_some());
     assert_eq!(wire.transport.poll_event(), None, "the handshake does not start anew");
+    let (_, mut sealer) = client_media(&wire, DtlsRole::Server);
+    let mut stream = srtp::SealStream::new(SSRC);
+    for (n, port) in [(0, 1), (1, 2)] {
+        let mut packet = sealed(&mut sealer, &mut stream, n);
+        let sequence = SEQUENCE + u16::from(n);
+        wire.transport.open_rtp(now, pair(port), &mut packet, 12, SSRC, sequence).expect("from either place");
+    }
 }
 
 #[test]
@@ -387,6 +393,102 @@ fn media_needs_keys_and_a_known_address() {
     assert_eq!(transport.open_rtp(now, pair(2), &mut packet, 12, Ssrc(1), 1), Err(Reason::UnknownAddress));
     assert_eq!(transport.open_rtcp(now, pair(1), &mut packet), Err(Reason::SrtpBeforeKeys));
     assert_eq!(transport.open_rtcp(now, pair(2), &mut packet), Err(Reason::UnknownAddress));
+}
+
+/// The client's ends of SRTP: what it opens and seals with.
+fn client_media(wire: &Wire, role: DtlsRole) -> (Opener, Sealer) {
+    let (material, profile) = wire.client.keys.as_ref().expect("keys");
+    assert_eq!(*profile, dimpl::SrtpProfile::AEAD_AES_256_GCM);
+    let theirs = if role == DtlsRole::Server { DtlsRole::Client } else { DtlsRole::Server };
+    let profile = srtp::Profile::AeadAes256Gcm;
+    let (local, remote) = srtp::split(profile, material, theirs).expect("long enough");
+    (Opener::new(profile, &remote), Sealer::new(profile, &local))
+}
+
+const HEADER: [u8; 12] = [0x80, 96, 0x20, 0, 0, 0, 0, 1, 0, 0, 0, 5];
+const SEQUENCE: u16 = 0x2000;
+const SSRC: Ssrc = Ssrc(5);
+
+/// Sealed media with the sequence number `n` after the first.
+fn sealed(sealer: &mut Sealer, stream: &mut srtp::SealStream, n: u8) -> Vec<u8> {
+    let mut out = [0; 1500];
+    out[..12].copy_from_slice(&HEADER);
+    out[3] = n;
+    let sequence = SEQUENCE + u16::from(n);
+    let len = sealer.seal_rtp(stream, sequence, &mut out, 12, b"sound", &[]).expect("seals");
+    out[..len].to_vec()
+}
+
+#[test]
+fn media_flows_both_ways_whoever_said_hello() {
+    for role in [DtlsRole::Server, DtlsRole::Client] {
+        let mut wire = secured(role);
+        let (mut opener, mut sealer) = client_media(&wire, role);
+        let now = wire.now + ms(10);
+        let mut up = sealed(&mut sealer, &mut srtp::SealStream::new(SSRC), 0);
+        let len = wire.transport.open_rtp(now, pair(1), &mut up, 12, SSRC, SEQUENCE).expect("opens");
+        assert_eq!((&up[12..12 + len], wire.transport.last_heard()), (&b"sound"[..], Some(now)));
+
+        let ours = wire.transport.sealer().expect("secured");
+        let mut down = sealed(ours, &mut srtp::SealStream::new(SSRC), 0);
+        let len = opener.open_rtp(&mut down, 12, SSRC, SEQUENCE).expect("opens");
+        assert_eq!(down[12..12 + len], b"sound"[..]);
+
+        let mut report = [0; 100];
+        report[..8].copy_from_slice(&[0x80, 201, 0, 1, 0, 0, 0, 5]);
+        let len = sealer.seal_rtcp(&mut report, 8).expect("seals");
+        let later = now + ms(10);
+        assert_eq!(wire.transport.open_rtcp(later, pair(1), &mut report[..len]), Ok(8));
+        assert_eq!(wire.transport.last_heard(), Some(later));
+    }
+}
+
+#[test]
+fn forged_replayed_and_reflected_media_is_no_sign_of_life() {
+    let mut wire = secured(DtlsRole::Server);
+    let (_, mut sealer) = client_media(&wire, DtlsRole::Server);
+    let mut stream = srtp::SealStream::new(SSRC);
+    let packet = sealed(&mut sealer, &mut stream, 0);
+    let heard = wire.now + ms(10);
+    wire.transport.open_rtp(heard, pair(1), &mut packet.clone(), 12, SSRC, SEQUENCE).expect("opens");
+
+    let later = heard + ms(500);
+    let mut open = |packet: &[u8], port| {
+        let sequence = u16::from_be_bytes([packet[2], packet[3]]);
+        wire.transport.open_rtp(later, pair(port), &mut packet.to_vec(), 12, SSRC, sequence)
+    };
+    assert_eq!(open(&packet, 1), Err(Reason::SrtpReplayed));
+    let mut forged = sealed(&mut sealer, &mut stream, 1);
+    assert_eq!(open(&forged, 9), Err(Reason::UnknownAddress), "right keys, wrong place");
+    forged[14] ^= 1;
+    assert_eq!(open(&forged, 1), Err(Reason::SrtpAuthentication));
+    let reflected = sealed(wire.transport.sealer().expect("secured"), &mut srtp::SealStream::new(SSRC), 2);
+    let result = wire.transport.open_rtp(later, pair(1), &mut reflected.clone(), 12, SSRC, SEQUENCE + 2);
+    assert_eq!(result, Err(Reason::SrtpAuthentication));
+    assert_eq!(wire.transport.last_heard(), Some(heard));
+}
+
+#[test]
+fn media_keeps_the_pair_from_being_taken_over() {
+    let mut wire = secured(DtlsRole::Server);
+    let (_, mut sealer) = client_media(&wire, DtlsRole::Server);
+    let mut stream = srtp::SealStream::new(SSRC);
+    let mut answer = [0; stun::MAX_ANSWER];
+    for n in 0..30 {
+        wire.now += ms(100);
+        let mut packet = sealed(&mut sealer, &mut stream, n);
+        let sequence = SEQUENCE + u16::from(n);
+        wire.transport.open_rtp(wire.now, pair(1), &mut packet, 12, SSRC, sequence).expect("opens");
+        wire.transport.handle_check(wire.now, pair(2), &Check::plain(), &mut answer).expect("answered");
+        assert_eq!(wire.transport.pair(), Some(pair(1)));
+    }
+    // A NAT rebinding: media comes from the new place, and says nothing; the next check does.
+    let mut packet = sealed(&mut sealer, &mut stream, 30);
+    wire.now += ms(1000);
+    wire.transport.open_rtp(wire.now, pair(2), &mut packet, 12, SSRC, SEQUENCE + 30).expect("opens");
+    assert_eq!(wire.transport.pair(), Some(pair(1)));
+    wire.transport.handle_check(wire.now, pair(2), &Check::plain(), &mut answer).expect("answered");
+    assert_eq!(wire.transport.pair(), Some(pair(2)));
 }
 
 proptest! {
