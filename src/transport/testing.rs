@@ -137,6 +137,15 @@ impl Client {
     /// With the settings of browsers; `mtu` decides whether the ClientHello is split.
     pub(super) fn new(active: bool, mtu: usize, now: Instant) -> Self {
         let pair = dimpl::certificate::generate_self_signed_certificate().expect("generates");
+        Self::with_certificate(pair, active, mtu, now)
+    }
+
+    pub(super) fn with_certificate(
+        pair: dimpl::DtlsCertificate,
+        active: bool,
+        mtu: usize,
+        now: Instant,
+    ) -> Self {
         let fingerprint = super::certificate::fingerprint(&pair.certificate);
         let config = dimpl::Config::builder()
             .mtu(mtu)

@@ -267,6 +267,41 @@ fn another_certificate_than_the_offers_gets_no_keys() {
     }
 }
 
+/// The same certificate with a signature of `len` bytes, which nobody verifies.
+fn inflate(der: &[u8], len: u16) -> Vec<u8> {
+    // SEQUENCE { SEQUENCE to-be-signed, SEQUENCE algorithm, BIT STRING signature }, RFC 5280 §4.1
+    let element_len = |at: usize| match der[at + 1] {
+        0x81 => 3 + usize::from(der[at + 2]),
+        0x82 => 4 + usize::from(u16::from_be_bytes([der[at + 2], der[at + 3]])),
+        short => 2 + usize::from(short),
+    };
+    let signature = 4 + element_len(4);
+    let signature = signature + element_len(signature);
+    assert_eq!((der[1], der[signature]), (0x82, 3));
+    let mut out = der[..signature].to_vec();
+    out.extend([3, 0x82]);
+    out.extend(len.to_be_bytes());
+    out.extend(vec![0; usize::from(len)]);
+    let body = (out.len() - 4) as u16;
+    out[2..4].copy_from_slice(&body.to_be_bytes());
+    out
+}
+
+#[test]
+fn a_giant_certificate_is_refused_like_any_other() {
+    let mut wire = Wire::new(DtlsRole::Server, 1200, Lose::Nothing);
+    let remote = wire.client.remote(DtlsRole::Server);
+    let mut giant = dimpl::certificate::generate_self_signed_certificate().expect("generates");
+    giant.certificate = inflate(&giant.certificate, 10_000);
+    wire.client = Client::with_certificate(giant, true, 1200, wire.start);
+    wire.transport = checked_transport(&CERTIFICATE, &remote, wire.start);
+    for _ in 0..5 {
+        wire.turn();
+        wire.now += DELAY;
+    }
+    assert_eq!(wire.events, [Event::Failed(Reason::DtlsFingerprint)]);
+}
+
 #[test]
 fn the_handshake_has_a_deadline() {
     for hello in [false, true] {
