@@ -1,0 +1,1 @@
+//! What offers of real browsers come to, and what is refused.

@@ -1,0 +1,595 @@
+//! Reading an offer: one pass over each section's attributes, keeping only what an answer can depend on.
+//!
+//! Everything here is hostile text. Nothing of it is kept but numbers, checked names and the first words of a
+//! section's `m=` line, which a rejected section has to repeat.
+
+use std::collections::BTreeSet;
+use std::io::Cursor;
+
+use ::sdp::SessionDescription;
+use ::sdp::description::common::Attribute;
+use ::sdp::description::media::MediaDescription;
+
+use super::{Extension, Limits, Refusal, RtcpFeedback};
+use crate::id::{Mid, Rid, Ssrc};
+use crate::observe::reason::Reason;
+use crate::room::{Kind, SignaledSsrc};
+use crate::transport::Credentials;
+
+/// Encodings of one section that are used; more would only be layers that nobody can choose.
+const MAX_RIDS: usize = 3;
+
+/// SSRCs kept of one section: three encodings and their retransmissions, and room for a browser that lists a
+/// few more. They are hints only, so that what does not fit is ignored.
+const MAX_SSRCS: usize = 8;
+
+/// The longest media type, protocol or format that a rejected section repeats.
+const MAX_TOKEN: usize = 64;
+
+/// What an offer says.
+#[derive(Debug)]
+pub(in crate::signal) struct Offer {
+    /// The `o=` line of Firefox. The only place that tells browsers apart.
+    pub(in crate::signal) firefox: bool,
+    /// Of the section whose transport all bundled sections share (RFC 8843 §7.2).
+    pub(in crate::signal) credentials: Credentials,
+    pub(in crate::signal) fingerprint: [u8; 32],
+    pub(in crate::signal) setup: Setup,
+    /// Index of that section.
+    pub(in crate::signal) tagged: usize,
+    pub(in crate::signal) sections: Vec<Section>,
+}
+
+/// Who may send the ClientHello, in the offerer's words (RFC 4145 §4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::signal) enum Setup {
+    ActPass,
+    Active,
+    Passive,
+}
+
+/// One `m=` section.
+#[derive(Debug)]
+pub(in crate::signal) struct Section {
+    /// What a rejected section repeats: media type, protocol, one format.
+    pub(in crate::signal) media: String,
+    pub(in crate::signal) protocol: String,
+    pub(in crate::signal) format: String,
+    /// `None` for anything but audio and video.
+    pub(in crate::signal) kind: Option<Kind>,
+    pub(in crate::signal) mid: Option<Mid>,
+    /// In the BUNDLE group, and not given up by its owner (port 0 without `bundle-only`).
+    pub(in crate::signal) in_use: bool,
+    /// The client may send.
+    pub(in crate::signal) sends: bool,
+    /// The client may receive.
+    pub(in crate::signal) receives: bool,
+    pub(in crate::signal) rtcp_mux: bool,
+    pub(in crate::signal) rtcp_rsize: bool,
+    pub(in crate::signal) codec: Option<Codec>,
+    pub(in crate::signal) extensions: Vec<OfferedExtension>,
+    /// Simulcast encodings in the offer's order; empty without simulcast.
+    pub(in crate::signal) rids: Vec<Rid>,
+    pub(in crate::signal) ssrcs: Vec<SignaledSsrc>,
+    transport: TransportAttributes,
+}
+
+/// Opus or VP8, as the section numbers it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::signal) struct Codec {
+    pub(in crate::signal) payload_type: u8,
+    /// The payload type of its retransmissions (RFC 4588).
+    pub(in crate::signal) rtx: Option<u8>,
+    pub(in crate::signal) feedback: RtcpFeedback,
+    pub(in crate::signal) opus: OpusParameters,
+}
+
+/// The parameters of Opus that are answered as offered (RFC 7587 §6.1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::signal) struct OpusParameters {
+    /// Milliseconds.
+    pub(in crate::signal) minptime: Option<u8>,
+    pub(in crate::signal) useinbandfec: Option<bool>,
+}
+
+/// A known header extension with a one-byte id (RFC 8285 §4.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::signal) struct OfferedExtension {
+    pub(in crate::signal) extension: Extension,
+    /// 1 to 14: `extmap-allow-mixed` is never answered, so that all headers are one-byte.
+    pub(in crate::signal) id: u8,
+    /// The direction where the offer limits it: `Some(true)` if only the client sends it.
+    pub(in crate::signal) only_sent: Option<bool>,
+}
+
+/// Attributes of the transport; they may stand in the session, in a section, or in both.
+#[derive(Debug, Default)]
+struct TransportAttributes {
+    ufrag: Option<String>,
+    pwd: Option<String>,
+    fingerprint: Option<[u8; 32]>,
+    setup: Option<Setup>,
+    /// Direction: (sends, receives).
+    direction: Option<(bool, bool)>,
+}
+
+impl Offer {
+    /// Reads an offer.
+    ///
+    /// # Errors
+    /// [`Reason::MessageTooLarge`], [`Reason::SdpTooManySections`] (both before parsing),
+    /// [`Reason::SdpMalformed`], [`Reason::SdpUnsupported`].
+    pub(in crate::signal) fn parse(text: &str, limits: &Limits) -> Result<Self, Refusal> {
+        check_size(text, limits)?;
+        let description = SessionDescription::unmarshal(&mut Cursor::new(text.as_bytes()))
+            .map_err(|_| Refusal::malformed("The SDP cannot be parsed."))?;
+
+        let mut session = TransportAttributes::default();
+        let mut bundle: Option<Vec<Mid>> = None;
+        for Attribute { key, value } in &description.attributes {
+            let value = value.as_deref().unwrap_or_default();
+            match key.as_str() {
+                "group" if bundle.is_none() => bundle = bundle_group(value, limits),
+                "ice-lite" => {
+                    return Err(Refusal::unsupported(
+                        "The server is ICE-lite: the client must check addresses.",
+                    ));
+                }
+                _ => session.read(key, value)?,
+            }
+        }
+        let bundle = bundle.ok_or_else(|| Refusal::unsupported("The offer has no BUNDLE group."))?;
+        let bundled: BTreeSet<Mid> = bundle.iter().copied().collect();
+
+        let mut mids = BTreeSet::new();
+        let mut sections = Vec::with_capacity(description.media_descriptions.len());
+        for media in &description.media_descriptions {
+            let section = Section::parse(media, session.direction, &bundled)?;
+            if section.mid.is_some_and(|mid| !mids.insert(mid)) {
+                return Err(Refusal::malformed("Two sections have the same mid."));
+            }
+            sections.push(section);
+        }
+        let tagged = sections
+            .iter()
+            .position(|section| section.mid.is_some() && section.mid == bundle.first().copied())
+            .ok_or_else(|| Refusal::malformed("The BUNDLE group does not begin with a section's mid."))?;
+        let (credentials, fingerprint, setup) = transport_of(session, &sections, tagged)?;
+        let firefox = description.origin.username.starts_with("mozilla");
+        Ok(Self { firefox, credentials, fingerprint, setup, tagged, sections })
+    }
+}
+
+/// The cheap checks, before anything is allocated for the offer.
+fn check_size(text: &str, limits: &Limits) -> Result<(), Refusal> {
+    if text.len() > limits.text {
+        return Err(Refusal {
+            reason: Reason::MessageTooLarge,
+            hint: format!("The SDP is longer than {} bytes.", limits.text),
+        });
+    }
+    // Lines end with LF as the parser sees them, which skips any further CR and LF before a line.
+    let sections = text
+        .as_bytes()
+        .split(|&byte| byte == b'\n')
+        .filter(|line| {
+            let start = line.iter().position(|&byte| byte != b'\r').unwrap_or(0);
+            line[start..].starts_with(b"m=")
+        })
+        .take(limits.sections + 1)
+        .count();
+    if sections > limits.sections {
+        return Err(Refusal {
+            reason: Reason::SdpTooManySections,
+            hint: format!("The offer has more than {} sections.", limits.sections),
+        });
+    }
+    Ok(())
+}
+
+/// The mids of `a=group:BUNDLE …`; `None` for other groups.
+fn bundle_group(value: &str, limits: &Limits) -> Option<Vec<Mid>> {
+    let mut words = value.split_ascii_whitespace();
+    (words.next() == Some("BUNDLE")).then(|| words.take(limits.sections).filter_map(mid_of).collect())
+}
+
+/// What the shared transport is: stated by the tagged section or by the session, contradicted by none.
+fn transport_of(
+    session: TransportAttributes,
+    sections: &[Section],
+    tagged: usize,
+) -> Result<(Credentials, [u8; 32], Setup), Refusal> {
+    let first = &sections[tagged].transport;
+    let ufrag = first.ufrag.clone().or(session.ufrag);
+    let pwd = first.pwd.clone().or(session.pwd);
+    let credentials = match (ufrag, pwd) {
+        (Some(ufrag), Some(pwd)) => Credentials { ufrag, pwd },
+        _ => return Err(Refusal::unsupported("The first section has no ice-ufrag and ice-pwd.")),
+    };
+    let fingerprint = first
+        .fingerprint
+        .or(session.fingerprint)
+        .ok_or_else(|| Refusal::unsupported("The first section has no sha-256 fingerprint."))?;
+    let setup = first.setup.or(session.setup).unwrap_or(Setup::ActPass);
+    // Without BUNDLE they could differ; here they would mean a second transport.
+    let differs = |stated: Option<[u8; 32]>| stated.is_some_and(|stated| stated != fingerprint);
+    if differs(session.fingerprint) || sections.iter().any(|section| differs(section.transport.fingerprint)) {
+        return Err(Refusal::unsupported("Sections have different fingerprints."));
+    }
+    let mut in_use = sections.iter().filter(|section| section.in_use);
+    if in_use.any(|section| section.transport.setup.is_some_and(|stated| stated != setup)) {
+        return Err(Refusal::unsupported("Sections have different DTLS roles."));
+    }
+    Ok((credentials, fingerprint, setup))
+}
+
+impl TransportAttributes {
+    /// Takes an attribute if it is one of the transport's; ignores all others.
+    fn read(&mut self, key: &str, value: &str) -> Result<(), Refusal> {
+        match key {
+            "ice-ufrag" => self.ufrag = Some(ice_string(value, 4)?),
+            "ice-pwd" => self.pwd = Some(ice_string(value, 22)?),
+            "fingerprint" => {
+                let Some(hash) = sha256_fingerprint(value)? else { return Ok(()) };
+                if self.fingerprint.replace(hash).is_some_and(|other| other != hash) {
+                    return Err(Refusal::unsupported("Two fingerprints of the same hash function differ."));
+                }
+            }
+            "setup" => {
+                self.setup = Some(match value {
+                    "actpass" => Setup::ActPass,
+                    "active" => Setup::Active,
+                    "passive" => Setup::Passive,
+                    _ => {
+                        return Err(Refusal::unsupported("The DTLS role is none that an offer may ask for."));
+                    }
+                });
+            }
+            "sendrecv" => self.direction = Some((true, true)),
+            "sendonly" => self.direction = Some((true, false)),
+            "recvonly" => self.direction = Some((false, true)),
+            "inactive" => self.direction = Some((false, false)),
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// `ice-ufrag` and `ice-pwd`: `min` to 256 ice-chars (RFC 8839 §5.4).
+fn ice_string(value: &str, min: usize) -> Result<String, Refusal> {
+    let well_formed = (min..=256).contains(&value.len())
+        && value.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'+' || byte == b'/');
+    if well_formed {
+        Ok(value.to_owned())
+    } else {
+        Err(Refusal::malformed("ice-ufrag or ice-pwd is malformed."))
+    }
+}
+
+/// The hash of `sha-256 AB:CD:…` (RFC 8122 §5); `None` for other hash functions.
+fn sha256_fingerprint(value: &str) -> Result<Option<[u8; 32]>, Refusal> {
+    let Some((function, text)) = value.split_once(' ') else {
+        return Err(Refusal::malformed("A fingerprint is malformed."));
+    };
+    if !function.eq_ignore_ascii_case("sha-256") {
+        return Ok(None);
+    }
+    let mut hash = [0; 32];
+    let mut bytes = text.trim().split(':');
+    for byte in &mut hash {
+        *byte = bytes
+            .next()
+            .filter(|pair| pair.len() == 2 && pair.bytes().all(|digit| digit.is_ascii_hexdigit()))
+            .and_then(|pair| u8::from_str_radix(pair, 16).ok())
+            .ok_or_else(|| Refusal::malformed("A fingerprint is malformed."))?;
+    }
+    match bytes.next() {
+        None => Ok(Some(hash)),
+        Some(_) => Err(Refusal::malformed("A fingerprint is malformed.")),
+    }
+}
+
+/// Everything of a section that needs more than one line to be understood.
+struct Lines {
+    payloads: [Payload; 128],
+    /// `a=rtcp-fb:*`
+    feedback: RtcpFeedback,
+    declared_rids: Vec<Rid>,
+    simulcast: Vec<Rid>,
+    ssrcs: Vec<Ssrc>,
+    /// (media, its retransmissions)
+    fid: Vec<(Ssrc, Ssrc)>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Payload {
+    encoding: Encoding,
+    /// Of retransmissions: the payload type that they repeat.
+    apt: Option<u8>,
+    feedback: RtcpFeedback,
+    opus: OpusParameters,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Encoding {
+    #[default]
+    Other,
+    Opus,
+    Vp8,
+    Rtx,
+}
+
+impl Section {
+    fn parse(
+        media: &MediaDescription,
+        session_direction: Option<(bool, bool)>,
+        bundled: &BTreeSet<Mid>,
+    ) -> Result<Self, Refusal> {
+        let name = &media.media_name;
+        let protocol = name.protos.join("/");
+        let format = name.formats.first().cloned().unwrap_or_default();
+        if ![&name.media, &protocol, &format].into_iter().all(|word| is_plain(word)) {
+            return Err(Refusal::malformed("An m= line is malformed."));
+        }
+        let kind = match name.media.as_str() {
+            "audio" => Some(Kind::Audio),
+            "video" => Some(Kind::Video),
+            _ => None,
+        }
+        .filter(|_| protocol == "UDP/TLS/RTP/SAVPF");
+        let mut section = Self {
+            media: name.media.clone(),
+            protocol,
+            format,
+            kind,
+            mid: None,
+            in_use: false,
+            sends: false,
+            receives: false,
+            rtcp_mux: false,
+            rtcp_rsize: false,
+            codec: None,
+            extensions: Vec::new(),
+            rids: Vec::new(),
+            ssrcs: Vec::new(),
+            transport: TransportAttributes::default(),
+        };
+        let bundle_only = section.read_attributes(media)?;
+        section.in_use =
+            (name.port.value != 0 || bundle_only) && section.mid.is_some_and(|mid| bundled.contains(&mid));
+        (section.sends, section.receives) =
+            section.transport.direction.or(session_direction).unwrap_or((true, true));
+        Ok(section)
+    }
+
+    /// Returns whether the section is `bundle-only`, where port 0 does not mean "given up".
+    fn read_attributes(&mut self, media: &MediaDescription) -> Result<bool, Refusal> {
+        let mut bundle_only = false;
+        let mut lines = Lines::new();
+        for Attribute { key, value } in &media.attributes {
+            let value = value.as_deref().unwrap_or_default();
+            match key.as_str() {
+                "mid" => {
+                    let mid = mid_of(value).ok_or_else(|| Refusal::malformed("A mid is malformed."))?;
+                    self.mid = Some(mid);
+                }
+                "bundle-only" => bundle_only = true,
+                "rtcp-mux" => self.rtcp_mux = true,
+                "rtcp-rsize" => self.rtcp_rsize = true,
+                "extmap" => {
+                    if let Some(offered) = extension_of(value)
+                        && !self.extensions.iter().any(|known| known.extension == offered.extension)
+                    {
+                        self.extensions.push(offered);
+                    }
+                }
+                _ if lines.read(key, value) => {}
+                _ => self.transport.read(key, value)?,
+            }
+        }
+        self.codec = lines.codec(self.kind, &media.media_name.formats);
+        (self.rids, self.ssrcs) = lines.streams();
+        Ok(bundle_only)
+    }
+}
+
+impl Lines {
+    fn new() -> Self {
+        Self {
+            payloads: [Payload::default(); 128],
+            feedback: RtcpFeedback::default(),
+            declared_rids: Vec::new(),
+            simulcast: Vec::new(),
+            ssrcs: Vec::new(),
+            fid: Vec::new(),
+        }
+    }
+
+    /// Takes the attribute if it is one of codecs or streams. What is malformed is as good as absent.
+    fn read(&mut self, key: &str, value: &str) -> bool {
+        match key {
+            "rtpmap" => self.rtpmap(value),
+            "fmtp" => self.fmtp(value),
+            "rtcp-fb" => self.rtcp_fb(value),
+            "rid" => self.rid(value),
+            "simulcast" => self.simulcast(value),
+            "ssrc" => {
+                if let Some(Ok(ssrc)) = value.split(' ').next().map(str::parse).map(|n| n.map(Ssrc))
+                    && self.ssrcs.len() < MAX_SSRCS
+                    && !self.ssrcs.contains(&ssrc)
+                {
+                    self.ssrcs.push(ssrc);
+                }
+            }
+            "ssrc-group" => {
+                let mut words = value.split_ascii_whitespace();
+                if words.next() == Some("FID")
+                    && let Some(Ok(media)) = words.next().map(str::parse)
+                    && let Some(Ok(rtx)) = words.next().map(str::parse)
+                    && self.fid.len() < MAX_SSRCS / 2
+                {
+                    self.fid.push((Ssrc(media), Ssrc(rtx)));
+                }
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    /// `96 VP8/90000`
+    fn rtpmap(&mut self, value: &str) {
+        let Some((payload, name)) = self.payload(value) else { return };
+        let is = |expected: &str| name.trim().eq_ignore_ascii_case(expected);
+        payload.encoding = if is("opus/48000/2") {
+            Encoding::Opus
+        } else if is("VP8/90000") {
+            Encoding::Vp8
+        } else if is("rtx/90000") {
+            Encoding::Rtx
+        } else {
+            Encoding::Other
+        };
+    }
+
+    /// `97 apt=96` or `111 minptime=10;useinbandfec=1`
+    fn fmtp(&mut self, value: &str) {
+        let Some((payload, parameters)) = self.payload(value) else { return };
+        for (name, value) in parameters.split(';').filter_map(|parameter| parameter.split_once('=')) {
+            match (name.trim(), value.trim()) {
+                ("apt", value) => payload.apt = value.parse().ok(),
+                ("minptime", value) => {
+                    payload.opus.minptime = value.parse().ok().filter(|ms| (3..=120).contains(ms));
+                }
+                ("useinbandfec", value) => payload.opus.useinbandfec = Some(value == "1"),
+                _ => {}
+            }
+        }
+    }
+
+    /// `96 nack pli` or `* nack`
+    fn rtcp_fb(&mut self, value: &str) {
+        if let Some(kind) = value.strip_prefix("* ") {
+            self.feedback.add(kind.trim());
+        } else if let Some((payload, kind)) = self.payload(value) {
+            payload.feedback.add(kind.trim());
+        }
+    }
+
+    /// `f send` (RFC 8851 §10)
+    fn rid(&mut self, value: &str) {
+        let mut words = value.split_ascii_whitespace();
+        if let Some(rid) = words.next().and_then(rid_of)
+            && words.next() == Some("send")
+            && self.declared_rids.len() < 2 * MAX_RIDS
+        {
+            self.declared_rids.push(rid);
+        }
+    }
+
+    /// `send f;~h;q,r recv x` (RFC 8853 §5.1): the first of each list of alternatives. `~` says that the client
+    /// does not send it at present, which changes nothing about whether it may.
+    fn simulcast(&mut self, value: &str) {
+        let mut words = value.split_ascii_whitespace();
+        while let (Some(direction), Some(list)) = (words.next(), words.next()) {
+            if direction == "send" {
+                self.simulcast = list
+                    .split(';')
+                    .take(2 * MAX_RIDS)
+                    .filter_map(|alternatives| alternatives.split(',').next())
+                    .filter_map(|rid| rid_of(rid.strip_prefix('~').unwrap_or(rid)))
+                    .collect();
+            }
+        }
+    }
+
+    /// Splits "<payload type> <rest>".
+    fn payload<'a>(&mut self, value: &'a str) -> Option<(&mut Payload, &'a str)> {
+        let (number, rest) = value.split_once(' ')?;
+        Some((self.payloads.get_mut(number.parse::<usize>().ok()?)?, rest))
+    }
+
+    /// The first payload type of the one codec of this kind, and the first that retransmits it.
+    fn codec(&self, kind: Option<Kind>, formats: &[String]) -> Option<Codec> {
+        let wanted = match kind? {
+            Kind::Audio => Encoding::Opus,
+            Kind::Video => Encoding::Vp8,
+        };
+        // 64 to 95 would be taken for RTCP where both share a port (RFC 5761 §4).
+        let types = || {
+            formats
+                .iter()
+                .filter_map(|format| format.parse::<u8>().ok())
+                .filter(|number| matches!(number, 0..=63 | 96..=127))
+        };
+        let payload = |number: u8| &self.payloads[usize::from(number)];
+        let payload_type = types().find(|&number| payload(number).encoding == wanted)?;
+        let rtx = types().find(|&number| {
+            payload(number).encoding == Encoding::Rtx && payload(number).apt == Some(payload_type)
+        });
+        let Payload { mut feedback, opus, .. } = *payload(payload_type);
+        feedback.nack |= self.feedback.nack;
+        feedback.pli |= self.feedback.pli;
+        feedback.fir |= self.feedback.fir;
+        feedback.transport_cc |= self.feedback.transport_cc;
+        feedback.remb |= self.feedback.remb;
+        Some(Codec { payload_type, rtx, feedback, opus })
+    }
+
+    /// Simulcast encodings, and the SSRCs that are not another's retransmissions.
+    fn streams(&self) -> (Vec<Rid>, Vec<SignaledSsrc>) {
+        let mut rids = Vec::new();
+        for &rid in &self.simulcast {
+            if rids.len() < MAX_RIDS && self.declared_rids.contains(&rid) && !rids.contains(&rid) {
+                rids.push(rid);
+            }
+        }
+        let ssrcs = self
+            .ssrcs
+            .iter()
+            .filter(|ssrc| !self.fid.iter().any(|(_, rtx)| rtx == *ssrc))
+            .map(|&ssrc| {
+                let rtx = self.fid.iter().find(|(media, _)| *media == ssrc).map(|&(_, rtx)| rtx);
+                SignaledSsrc { rid: None, ssrc, rtx }
+            })
+            .collect();
+        (rids, ssrcs)
+    }
+}
+
+/// `3 urn:…` or `9/sendonly urn:…` (RFC 8285 §8); `None` if it is not one of ours or its id needs two bytes.
+fn extension_of(value: &str) -> Option<OfferedExtension> {
+    let mut words = value.split_ascii_whitespace();
+    let (id, direction) = match words.next()? {
+        word if word.contains('/') => word.split_once('/')?,
+        word => (word, "sendrecv"),
+    };
+    let only_sent = match direction {
+        "sendrecv" => None,
+        "sendonly" => Some(true),
+        "recvonly" => Some(false),
+        _ => return None,
+    };
+    let id = id.parse().ok().filter(|id| (1..=14).contains(id))?;
+    Some(OfferedExtension { extension: Extension::from_uri(words.next()?)?, id, only_sent })
+}
+
+/// A mid that can stand in an answer as it is: a token (RFC 5888 §4).
+fn mid_of(text: &str) -> Option<Mid> {
+    text.bytes().all(is_token_byte).then(|| Mid::new(text.as_bytes())).flatten()
+}
+
+/// A rid (RFC 8851 §10): letters, digits, `-` and `_`.
+fn rid_of(text: &str) -> Option<Rid> {
+    let well_formed = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
+    well_formed.then(|| Rid::new(text.as_bytes())).flatten()
+}
+
+/// RFC 8866 §9, `token-char`.
+fn is_token_byte(byte: u8) -> bool {
+    byte.is_ascii_graphic() && !b"\"(),/:;<=>?@[\\]".contains(&byte)
+}
+
+/// A word of an `m=` line: tokens with slashes.
+fn is_plain(word: &str) -> bool {
+    (1..=MAX_TOKEN).contains(&word.len()) && word.bytes().all(|byte| is_token_byte(byte) || byte == b'/')
+}
