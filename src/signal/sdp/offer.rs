@@ -593,3 +593,77 @@ fn is_token_byte(byte: u8) -> bool {
 fn is_plain(word: &str) -> bool {
     (1..=MAX_TOKEN).contains(&word.len()) && word.bytes().all(|byte| is_token_byte(byte) || byte == b'/')
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sections(text: &str) -> Result<(), Reason> {
+        let limits = Limits { sections: 1, ..Limits::default() };
+        check_size(text, &limits).map_err(|refusal| refusal.reason)
+    }
+
+    #[test]
+    fn sections_are_counted_as_the_parser_finds_them() {
+        assert_eq!(sections("v=0\r\nm=audio\r\na=m=\r\n m=\r\n"), Ok(()));
+        assert_eq!(sections("m=a\n\r\r\nm=b"), Err(Reason::SdpTooManySections));
+        assert_eq!(sections("m=a\n\rm=b"), Err(Reason::SdpTooManySections));
+    }
+
+    #[test]
+    fn fingerprints_are_thirty_two_bytes_or_of_another_function() {
+        let text = ["aB"; 32].join(":");
+        assert_eq!(sha256_fingerprint(&format!("Sha-256 {text}")), Ok(Some([0xab; 32])));
+        assert_eq!(sha256_fingerprint(&format!("sha-1 {text}")), Ok(None));
+        for bad in ["sha-256".to_owned(), format!("sha-256 {text}:00"), "sha-256 +1:02".to_owned()] {
+            assert!(sha256_fingerprint(&bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn simulcast_keeps_the_order_and_the_first_alternative() {
+        let mut lines = Lines::new();
+        for (key, value) in [("rid", "q send"), ("rid", "f send"), ("rid", "h recv"), ("rid", "x send")] {
+            assert!(lines.read(key, value));
+        }
+        lines.read("simulcast", "recv h send ~f,x;h;q;q");
+        let (rids, _) = lines.streams();
+        assert_eq!(rids.iter().map(Rid::as_str).collect::<Vec<_>>(), ["f", "q"]);
+    }
+
+    #[test]
+    fn extensions_with_long_ids_or_unknown_names_are_ignored() {
+        let mid = Extension::Mid.uri();
+        let read = |value: &str| extension_of(value).map(|offered| (offered.id, offered.only_sent));
+        assert_eq!(read(&format!("3 {mid}")), Some((3, None)));
+        assert_eq!(read(&format!("14/sendonly {mid} attributes")), Some((14, Some(true))));
+        assert_eq!(read(&format!("1/recvonly {mid}")), Some((1, Some(false))));
+        for bad in ["3", "", "3 urn:x", &format!("0 {mid}"), &format!("15 {mid}"), &format!("3/x {mid}")] {
+            assert_eq!(read(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn only_retransmissions_of_the_codec_are_taken() {
+        let mut lines = Lines::new();
+        for (key, value) in [
+            ("rtpmap", "98 VP9/90000"),
+            ("rtpmap", "96 vp8/90000"),
+            ("rtpmap", "97 rtx/90000"),
+            ("rtpmap", "99 rtx/90000"),
+            ("fmtp", "99 apt=98"),
+            ("fmtp", "97 x=1; apt=96"),
+            ("rtcp-fb", "* nack"),
+            ("rtcp-fb", "96 nack pli"),
+            ("rtcp-fb", "400 nack"),
+        ] {
+            assert!(lines.read(key, value));
+        }
+        let formats = ["98", "99", "x", "300", "96", "97"].map(str::to_owned);
+        let codec = lines.codec(Some(Kind::Video), &formats).expect("VP8");
+        assert_eq!((codec.payload_type, codec.rtx), (96, Some(97)));
+        assert!(codec.feedback.nack && codec.feedback.pli && !codec.feedback.fir);
+        assert!(lines.codec(Some(Kind::Audio), &formats).is_none());
+        assert!(lines.codec(None, &formats).is_none());
+    }
+}
