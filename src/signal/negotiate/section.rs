@@ -5,7 +5,8 @@ use crate::id::Mid;
 use crate::room::{Feedback, Kind, ReceiveSection, SendingSection};
 use crate::rtp::extension::ExtensionIds;
 use crate::signal::sdp::answer::{Accepted, AnsweredExtension, Slot};
-use crate::signal::sdp::offer::{Codec, Offer, OfferedExtension, Section};
+use crate::signal::sdp::codec::Codec;
+use crate::signal::sdp::offer::{Offer, OfferedExtension, Section};
 use crate::signal::sdp::{Extension, Limits, Refusal, RtcpFeedback};
 
 /// Slots of each kind that are paired: sound and picture of one person are played in step in these. More let

@@ -12,7 +12,8 @@ use ::sdp::description::common::{Address, Attribute, ConnectionInformation};
 use ::sdp::description::media::{MediaDescription, MediaName, RangedPort};
 use ::sdp::description::session::{Origin, TimeDescription};
 
-use super::offer::{Codec, Offer, Section};
+use super::codec::Codec;
+use super::offer::{Offer, Section};
 use super::{Extension, RtcpFeedback};
 use crate::id::{CNAME, Mid, Rid, Ssrc};
 use crate::room::Kind;

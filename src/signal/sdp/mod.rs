@@ -1,9 +1,10 @@
 //! Session descriptions (RFC 8866): what a browser's offer says and how the answer is written.
 //!
-//! [`offer`] reads the few facts that matter out of an offer, [`answer`] writes an answer from what
-//! [`super::negotiate`] decided. Neither keeps state.
+//! [`offer`] (with [`codec`]) reads the few facts that matter out of an offer, [`answer`] writes an answer
+//! from what [`super::negotiate`] decided. Neither keeps state.
 
 pub mod answer;
+pub mod codec;
 pub mod offer;
 
 use crate::observe::reason::Reason;
