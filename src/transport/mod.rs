@@ -18,6 +18,7 @@ pub mod certificate;
 pub mod demux;
 mod dtls;
 mod ice;
+pub mod srtp;
 pub mod stun;
 #[cfg(test)]
 mod testing;
