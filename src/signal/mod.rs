@@ -1,1 +1,3 @@
 //! A participant's door: HTTP, WebSocket, messages, sessions, rooms.
+pub mod message;
+pub mod session;
