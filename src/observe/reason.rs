@@ -49,12 +49,16 @@ reasons! {
     StunFingerprint = "stun_fingerprint",
     /// An attribute that must be understood is not.
     StunUnknownAttribute = "stun_unknown_attribute",
+    /// The client takes us for the controlling side of ICE.
+    StunRoleConflict = "stun_role_conflict",
     /// No authenticated check for longer than consent lasts (RFC 7675).
     ConsentExpired = "consent_expired",
 
     // DTLS
     /// A DTLS packet from an address that has no authenticated check.
     DtlsUnauthenticated = "dtls_unauthenticated",
+    /// An unprotected alert or data: anybody could have written it.
+    DtlsUnprotected = "dtls_unprotected",
     /// More handshake bytes than one transport may send.
     DtlsTooManyBytes = "dtls_too_many_bytes",
     /// The handshake did not end in time.

@@ -1,0 +1,3 @@
+//! What a forwarding server must know of a codec's payload: nothing is decoded.
+
+pub mod vp8;
