@@ -32,6 +32,12 @@ impl ServerClock {
         NtpTime(self.ntp.wrapping_add(((since << 32) / 1_000_000_000) as u64))
     }
 
+    /// The time since the clock's epoch.
+    #[must_use]
+    pub fn since(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.epoch)
+    }
+
     /// Where a clock of `rate` ticks per second stands that showed `base` at the epoch.
     #[must_use]
     pub fn line(&self, base: u32, rate: u32, at: Instant) -> u32 {

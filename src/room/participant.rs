@@ -9,7 +9,7 @@ use crate::room::registry::PublicationKey;
 use crate::room::retransmit::Budget;
 use crate::room::slot::Slot;
 use crate::room::{Feedback, Have, Media, ReceiveSection, SendingSection, Want};
-use crate::rtp::extension::Received;
+use crate::rtp::extension::{ExtensionIds, Received};
 use crate::rtp::header::Header;
 use crate::rtp::twcc::Recorder;
 
@@ -26,6 +26,8 @@ const FIRST_ROUND_TRIP: Duration = Duration::from_millis(100);
 pub struct Participant {
     pub sections: Vec<Section>,
     pub slots: Vec<Slot>,
+    /// The ids in this participant's packets; the same in all sections of one connection.
+    pub extensions: ExtensionIds,
     pub want: Want,
     pub have_changed: bool,
     pub away: bool,
@@ -66,6 +68,7 @@ impl Participant {
     pub fn new(media: &Media, want: Want) -> Self {
         Self {
             sections: Vec::new(),
+            extensions: ExtensionIds::default(),
             slots: media.slots.iter().map(new_slot).collect(),
             want,
             have_changed: true,
@@ -92,6 +95,7 @@ impl Participant {
                 }
             }
         }
+        self.extensions = self.extensions.or(&section.extensions);
         self.sections.push(Section { section, publication });
     }
 

@@ -33,6 +33,8 @@ pub struct Publication {
     pub clock_rate: u32,
     /// What the room calls it; `None` while nothing is published on the section.
     pub published: Option<Published>,
+    /// The publisher's clock; one for all that it sends.
+    pub sender_clock: SenderClock,
     /// Largest first; one without simulcast.
     pub layers: Vec<Layer>,
     /// Who receives it.
@@ -88,7 +90,7 @@ impl Publication {
             history: History::default(),
             nack: Nack::default(),
             keyframe: Keyframe::default(),
-            reception: Reception::default(),
+            reception: Reception::new(section.kind.clock_rate()),
             report: None,
             generation: 0,
             height: 0,
@@ -107,6 +109,7 @@ impl Publication {
             kind: section.kind,
             clock_rate: section.kind.clock_rate(),
             published: None,
+            sender_clock: SenderClock::default(),
             layers,
             routes: Routes::default(),
             fresh: Vec::new(),
@@ -208,11 +211,11 @@ impl Publication {
     /// When the sample of `packet` was captured, by the server's clock: as the publisher's reports say, and its
     /// arrival before the first.
     #[must_use]
-    pub fn capture(&self, layer: u8, packet: &Packet, clock: &SenderClock) -> Instant {
+    pub fn capture(&self, layer: u8, packet: &Packet) -> Instant {
         self.layers
             .get(usize::from(layer))
             .and_then(|layer| layer.report)
-            .and_then(|report| report.capture(clock, packet.timestamp, self.clock_rate))
+            .and_then(|report| report.capture(&self.sender_clock, packet.timestamp, self.clock_rate))
             .unwrap_or(packet.arrival)
     }
 
@@ -234,7 +237,6 @@ impl Layer {
         self.generation += 1;
         self.history.clear();
         self.nack.clear();
-        self.reception = Reception::default();
         self.highest = 0;
     }
 }

@@ -238,7 +238,7 @@ impl Segment {
 
 fn picture_of(packet: &Packet) -> Option<Picture> {
     let descriptor = packet.descriptor.as_ref()?;
-    Some(Picture { id: descriptor.picture_id?, tl0: descriptor.tl0_picture_index.unwrap_or(0) })
+    Some(Picture { id: descriptor.picture_id?, tl0: descriptor.key_index.unwrap_or(0) })
 }
 
 #[cfg(test)]

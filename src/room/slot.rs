@@ -118,8 +118,8 @@ impl Slot {
 
     /// Whether the slot forwards this packet, and under which numbers.
     ///
-    /// `place` says where the slot's clock stands at the packet's capture; `step` is the least distance between
-    /// timestamps.
+    /// `place` is asked where a binding begins: where the slot's clock (which began at the given base) stands at the
+    /// packet's capture, and the least distance from the last timestamp.
     ///
     /// # Errors
     /// Why not.
@@ -128,9 +128,8 @@ impl Slot {
         fresh: Fresh,
         packet: &Packet,
         generation: u32,
-        step: u32,
         now: Instant,
-        place: impl FnOnce(u32) -> u32,
+        place: impl FnOnce(u32) -> (u32, u32),
     ) -> Result<Admitted, Reason> {
         let binding = self.binding.as_mut().ok_or(Reason::NoReceiver)?;
         let current = binding.layer == Some(fresh.layer) && binding.generation == generation;
@@ -145,7 +144,8 @@ impl Slot {
             if !begins_keyframe(self.section.kind, packet) || now < binding.not_before {
                 return Err(Reason::AwaitKeyframe);
             }
-            let timestamp = self.rewriter.begin(fresh.layer, packet, place(self.base), step);
+            let (timestamp, step) = place(self.base);
+            let timestamp = self.rewriter.begin(fresh.layer, packet, timestamp, step);
             first = binding.from_ts.is_none();
             if first {
                 binding.from_ts = Some(timestamp);

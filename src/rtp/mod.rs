@@ -5,6 +5,8 @@
 
 pub mod codec;
 pub mod extension;
+pub mod feedback;
 pub mod header;
 pub mod rtcp;
 pub mod seq;
+pub mod twcc;

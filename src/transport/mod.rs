@@ -18,7 +18,6 @@ pub mod certificate;
 pub mod demux;
 mod dtls;
 mod ice;
-pub mod srtp;
 pub mod stun;
 pub mod timer;
 
@@ -34,6 +33,8 @@ use srtp::{Opener, Sealer};
 
 pub use dtls::{DEADLINE as DTLS_DEADLINE, MAX_HANDSHAKE_BYTES};
 pub use ice::{CONSENT, SILENT_AFTER};
+
+pub mod srtp;
 
 /// An ICE user name fragment and password (RFC 8839 §5.4).
 #[derive(Clone, PartialEq, Eq)]

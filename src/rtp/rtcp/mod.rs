@@ -8,6 +8,7 @@ mod read;
 mod write;
 
 pub use read::{FirEntries, NackEntries, Packets, RembSsrcs, Reports, Rtcp, packets};
+pub(in crate::rtp) use write::Body;
 pub use write::Writer;
 
 use crate::id::Ssrc;

@@ -2,9 +2,10 @@
 
 use super::{
     APPLICATION, MAX_REPORTS, NACK, PAYLOAD_FEEDBACK, PLI, RECEIVER_REPORT, REMB, ReportBlock, SENDER_REPORT,
-    SOURCE_DESCRIPTION, SenderInfo, TRANSPORT_FEEDBACK,
+    SOURCE_DESCRIPTION, SenderInfo, TRANSPORT_CC, TRANSPORT_FEEDBACK,
 };
 use crate::id::Ssrc;
+use crate::rtp::twcc::Recorder;
 use crate::units::Bitrate;
 
 /// Appends packets to one compound packet in a caller's buffer.
@@ -112,6 +113,20 @@ impl<'a> Writer<'a> {
         })
     }
 
+    /// Reports arrivals (draft-holmer-rmcat-transport-wide-cc-extensions-01): as many of the recorder's unreported ones
+    /// as one packet holds, so it is called while [`Recorder::is_pending`]. Nothing is written where nothing is. The
+    /// end is filled with zeros instead of RTCP padding, so that other packets may follow.
+    pub fn transport_cc(&mut self, sender: Ssrc, media: Ssrc, recorder: &mut Recorder) -> bool {
+        if !recorder.is_pending() {
+            return true;
+        }
+        self.packet(TRANSPORT_FEEDBACK, TRANSPORT_CC.into(), |body| {
+            body.u32(sender.0)?;
+            body.u32(media.0)?;
+            recorder.write(body)
+        })
+    }
+
     /// Writes a packet whose body `fill` writes; `count` goes into the five bits of the header.
     fn packet(&mut self, kind: u8, count: usize, fill: impl FnOnce(&mut Body<'_>) -> Option<()>) -> bool {
         if count > MAX_REPORTS {
@@ -138,11 +153,20 @@ pub(in crate::rtp) struct Body<'a> {
 }
 
 impl Body<'_> {
+    /// Bytes that can still be written.
+    pub(in crate::rtp) fn space(&self) -> usize {
+        self.buffer.len() - self.len
+    }
+
     pub(in crate::rtp) fn bytes(&mut self, bytes: &[u8]) -> Option<()> {
         let end = self.len + bytes.len();
         self.buffer.get_mut(self.len..end)?.copy_from_slice(bytes);
         self.len = end;
         Some(())
+    }
+
+    pub(in crate::rtp) fn u16(&mut self, word: u16) -> Option<()> {
+        self.bytes(&word.to_be_bytes())
     }
 
     pub(in crate::rtp) fn u32(&mut self, word: u32) -> Option<()> {
