@@ -209,7 +209,7 @@ impl Connection {
     }
 
     /// Returns false when the room is over.
-    async fn tell(&self, room: &Handle, incoming: Result<Incoming, Objection>) -> bool {
+    async fn tell(&mut self, room: &Handle, incoming: Result<Incoming, Objection>) -> bool {
         let incoming = incoming.unwrap_or_else(|objection| Incoming { s: None, a: 0, body: Err(objection) });
         let told = room.send(Event::Message { carrier: self.carrier.id(), incoming }).await.is_ok();
         if !told {
