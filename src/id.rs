@@ -36,6 +36,10 @@ pub struct RoomKey(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Ssrc(pub u32);
 
+/// The canonical name (RFC 3550 §6.5.1) of everything the server sends, in answers and in RTCP. It says nothing
+/// about who speaks: browsers synchronise sound and picture by `msid`.
+pub const CNAME: &str = "motet";
+
 /// The media identification of one SDP section (RFC 8843); names a slot on the wire.
 pub type Mid = ShortName<16>;
 

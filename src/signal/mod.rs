@@ -25,6 +25,7 @@ pub mod message;
 pub mod negotiate;
 pub mod room;
 pub mod rooms;
+pub mod sdp;
 pub mod session;
 pub mod track;
 pub mod ws;
