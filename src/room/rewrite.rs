@@ -156,11 +156,8 @@ impl Rewriter {
         // Whatever is missing before it keeps its place: only this packet is known to be padding.
         self.last_sequence = packet.sequence.wrapping_add(segment.sequence).wrapping_sub(1);
         self.highest = packet.sequence;
-        let next = Segment {
-            first: packet.sequence + 1,
-            sequence: segment.sequence.wrapping_sub(1),
-            ..segment
-        };
+        let next =
+            Segment { first: packet.sequence + 1, sequence: segment.sequence.wrapping_sub(1), ..segment };
         match self.newest_mut() {
             // A run of padding needs one segment, not one each.
             Some(newest) if newest.first == packet.sequence => *newest = next,
@@ -298,7 +295,11 @@ mod tests {
         rewriter.begin(0, &packet(1, u32::MAX - 10), u32::MAX - 5, 1);
         assert_eq!(rewriter.rewrite(&packet(1, u32::MAX - 10)).expect("bound").timestamp, u32::MAX - 5);
         assert_eq!(rewriter.rewrite(&packet(2, 20)).expect("bound").timestamp, 25);
-        assert_eq!(rewriter.begin(0, &packet(7, 0), u32::MAX - 100, 1), 26, "an older clock does not go back");
+        assert_eq!(
+            rewriter.begin(0, &packet(7, 0), u32::MAX - 100, 1),
+            26,
+            "an older clock does not go back"
+        );
     }
 
     #[test]

@@ -184,6 +184,7 @@ impl Live {
                 extensions: self.ids(section, mode, Role::Receiving),
                 ssrc: slot.ssrc,
                 rtx_ssrc: slot.rtx,
+                nack: self.feedback(mode).nack,
             };
             self.receiving = Some((receive_section, slot));
         }
