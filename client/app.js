@@ -35,6 +35,7 @@ const call = {
   state: element("state", HTMLElement),
   notice: element("notice", HTMLElement),
   tiles: element("tiles", HTMLElement),
+  alone: element("alone", HTMLElement),
   announcements: element("announcements", HTMLElement),
   copy: element("copy", HTMLButtonElement),
   play: element("play", HTMLButtonElement),
@@ -295,9 +296,10 @@ class Tile {
     const { name, away, isMe, camera, microphone } = this.#participant;
     const label = name || "Guest";
     this.#root.setAttribute("aria-label", isMe ? `${label} (you)` : label);
+    this.#root.classList.toggle("away", away);
     this.#root.dataset.participant = this.#participant.id;
     this.#text(".name", label);
-    this.#text(".note", away ? "connection lost" : isMe ? "you" : "");
+    this.#text(".note", away ? "offline" : isMe ? "you" : "");
     this.#text(".initial", [...label][0]?.toUpperCase() ?? "");
     const silent = microphone === null || microphone.muted;
     this.#root.querySelector(".muted-icon")?.toggleAttribute("hidden", !silent);
@@ -339,6 +341,7 @@ function tileOf(participant) {
 }
 
 function countTiles() {
+  call.alone.hidden = tiles.size !== 1;
   call.tiles.dataset.count = tiles.size > 9 ? "many" : String(tiles.size);
 }
 
