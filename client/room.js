@@ -115,7 +115,7 @@ export class Room extends EventTarget {
     signal?.throwIfAborted();
     // After the caller has had its turn to listen.
     for (const { error } of this.#tracks) {
-      if (error) setTimeout(() => this.#emit("error", { error }));
+      if (error) setTimeout(() => this.#emit("error", { error }), 0);
     }
   }
 

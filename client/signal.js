@@ -276,9 +276,10 @@ export class Signal {
     this.#clear("pong"); // whatever arrives proves that the carrier lives
     if (typeof s === "number") {
       const known = s <= this.#seen;
-      this.#owe();
+      this.#seen = Math.max(this.#seen, s);
+      this.#owedAcks += 1;
+      this.#scheduleAck();
       if (known) return;
-      this.#seen = s;
     }
     this.#dispatch(message);
   }
@@ -340,6 +341,7 @@ export class Signal {
     this.#attempts = 0;
     this.#clear("answer");
     for (const message of this.#unacknowledged) this.#write(message);
+    this.#scheduleAck();
     this.#ping();
   }
 
@@ -351,10 +353,8 @@ export class Signal {
     });
   }
 
-  /** A numbered message arrived. */
-  #owe() {
-    this.#owedAcks += 1;
-    if (this.#phase !== "up") return;
+  #scheduleAck() {
+    if (this.#phase !== "up" || this.#owedAcks === 0) return;
     if (this.#owedAcks >= ACK_AFTER_MESSAGES) this.#write({ t: "ack" });
     else if (!this.#timers.has("ack")) this.#after("ack", ACK_AFTER, () => this.#write({ t: "ack" }));
   }

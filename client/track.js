@@ -10,7 +10,7 @@ import { MotetError, deviceError } from "./errors.js";
  * @typedef {object} TrackHost
  * @property {(source: Source, choice: DeviceChoice) => Promise<MediaStreamTrack>} open
  * @property {(track: LocalTrack) => RTCRtpSender | null} sender `null` while there is no connection
- * @property {(track: LocalTrack) => void} announce tell the server that it is published, muted or not any more
+ * @property {(track: LocalTrack) => void} announce tell the server what it does not know yet of `muted`
  * @property {(track: LocalTrack) => void} changed
  */
 
@@ -120,9 +120,8 @@ export class LocalTrack {
   }
 
   async #turnOff() {
-    const was = this.state;
     this.state = "off";
-    if (was !== "off") this.#host.announce(this);
+    this.#host.announce(this);
     try {
       await this.#send(null);
     } finally {

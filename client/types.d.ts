@@ -106,7 +106,7 @@ export interface Room extends EventTarget {
   readonly id: string;
   readonly state: RoomState;
   readonly me: Participant;
-  /** Everybody, oneself included, in order of arrival. */
+  /** Everybody, oneself included. */
   readonly participants: ReadonlyMap<ParticipantId, Participant>;
   /** All participants, those unnamed in big rooms included. */
   readonly total: number;
