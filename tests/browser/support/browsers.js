@@ -104,7 +104,7 @@ class Page {
 
   /** The window is closed as a person would: the page's own pagehide handlers run. */
   async close() {
-    await this.#close(true);
+    await this.#close();
   }
 
   /** The renderer dies without a word, as in a crash or when the system kills it. */
@@ -132,9 +132,9 @@ class Browser {
   /** Opens a window on `url`; the instruments are in place before the page's first script. */
   async open(url, { name = `${this.kind}-${this.pages.length}`, instruments = true, ...options } = {}) {
     const { page, close } = await this.newWindow(options);
-    const opened = new Page(this, page, name, async (handlers) => {
+    const opened = new Page(this, page, name, async () => {
       this.pages = this.pages.filter((other) => other !== opened);
-      await close(handlers);
+      await close();
     });
     this.pages.push(opened);
     if (instruments) {
@@ -177,8 +177,8 @@ export async function chromium({ devices = false, realAddresses = false } = {}) 
     const context = await browser.newContext({ viewport, permissions, ignoreHTTPSErrors: true });
     const page = await context.newPage();
     page.setDefaultTimeout(20_000);
-    return { page, close: async (handlers) => {
-      await page.close({ runBeforeUnload: false, ...(handlers ? {} : {}) });
+    return { page, close: async () => {
+      await page.close();
       await context.close();
     } };
   };

@@ -406,7 +406,11 @@
   async function hear(key) {
     const entry = listened.get(key);
     if (!entry) return { member: null, members: [], why: 'not listened to' };
-    const samples = await samplesOf(entry);
+    return recognise(await samplesOf(entry));
+  }
+
+  /** Whose tones are in these samples. */
+  function recognise(samples) {
     if (samples.length < SAMPLES / 2) return { member: null, members: [], why: `${samples.length} samples` };
     const spectrum = spectrumOf(samples);
     const width = RATE / SAMPLES;
@@ -508,7 +512,7 @@
   }
 
   window.instruments = {
-    picture, tone, frequencyOf, watch, unwatch, look, frames, mark, listen, unlisten, hear, watchAll, read, draw,
+    picture, tone, frequencyOf, recognise, watch, unwatch, look, frames, mark, listen, unlisten, hear, watchAll, read, draw,
     streams, everything, connection, connections, sockets, captured, timeline, shown,
     time: () => performance.now(),
   };
