@@ -88,9 +88,10 @@ for (const [kind, member] of [['chromium', 4], ['firefox', 5]]) {
     const inbound = async () => (await other.instrument('streams', 'inbound-rtp')).find(({ kind: what }) => what === 'video');
     const recovered = await until('losses were retransmitted', async () => {
       const stats = await inbound();
-      return { ok: stats.retransmittedPacketsReceived > 0 && stats.nackCount > 0, ...stats };
+      // Firefox repeats packets as probes, which often repairs a loss before anybody asks for it.
+      const asked = kind === 'firefox' || stats.nackCount > 0;
+      return { ok: stats.retransmittedPacketsReceived > 0 && asked && flow.up.dropped > 0, ...stats };
     });
-    assert.ok(flow.up.dropped > 0);
     assert.ok(recovered.framesDecoded > 0);
     proxy.set('up', {});
 

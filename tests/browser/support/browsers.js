@@ -8,6 +8,26 @@ const CHROMIUM = process.env.CHROMIUM_BIN ?? '/usr/bin/chromium';
 const FIREFOX = process.env.FIREFOX_BIN ?? '/usr/bin/firefox-esr';
 const INSTRUMENTS = readFileSync(fileURLToPath(new URL('./instruments.js', import.meta.url)), 'utf8');
 
+/**
+ * An empty page of whatever origin it is asked from, put there by the driver: the tests' own page needs the server's origin and its
+ * modules, but not its application, and no content security policy that forbids made-up sound.
+ */
+export const BLANK = '/blank-page-of-the-tests';
+const BLANK_HTML = '<!doctype html><html lang="en"><meta charset="utf-8"><title>member</title><body></body></html>';
+
+async function serveBlank(kind, page) {
+  const response = { status: 200, contentType: 'text/html; charset=utf-8', body: BLANK_HTML };
+  if (kind === 'chromium') {
+    await page.route(`**${BLANK}*`, (route) => route.fulfill(response));
+    return;
+  }
+  await page.setRequestInterception(true);
+  page.on('request', (request) => {
+    const answered = new URL(request.url()).pathname === BLANK ? request.respond(response) : request.continue();
+    answered.catch(() => {}); // the page went away
+  });
+}
+
 const CHROMIUM_FLAGS = [
   '--headless=new', '--no-sandbox', '--disable-gpu', '--no-first-run', '--disable-background-networking', '--disable-component-update',
   '--disable-sync', '--autoplay-policy=no-user-gesture-required',
@@ -141,6 +161,7 @@ class Browser {
       if (this.kind === 'chromium') await page.addInitScript({ content: INSTRUMENTS });
       else await page.evaluateOnNewDocument(new Function(INSTRUMENTS));
     }
+    if (url && new URL(url).pathname === BLANK) await serveBlank(this.kind, page);
     if (url) await opened.goto(url);
     return opened;
   }

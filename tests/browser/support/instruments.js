@@ -260,17 +260,23 @@
   const watched = new Map();
   const listened = new Map();
 
-  /** Shows a video track in an element of its own and counts its frames under `key`. */
-  function watch(key, track) {
+  /**
+   * Counts and reads the frames of a video under `key`: of an element that shows it already, or of a track, in an element made
+   * for it.
+   */
+  function watch(key, source) {
     const old = watched.get(key);
-    if (old?.track === track) return;
+    if (old?.source === source) return;
     unwatch(key);
-    const video = document.createElement('video');
-    Object.assign(video, { muted: true, autoplay: true, playsInline: true, srcObject: new MediaStream([track]) });
-    video.style.cssText = 'width:160px;height:90px;object-fit:fill';
-    root().append(video);
-    video.play().catch(() => {});
-    const entry = { track, video, frames: 0, first: null, last: null, gap: 0, sizes: new Set(), since: performance.now() };
+    const own = source instanceof MediaStreamTrack;
+    const video = own ? document.createElement('video') : source;
+    if (own) {
+      Object.assign(video, { muted: true, autoplay: true, playsInline: true, srcObject: new MediaStream([source]) });
+      video.style.cssText = 'width:160px;height:90px;object-fit:fill';
+      root().append(video);
+      video.play().catch(() => {});
+    }
+    const entry = { source, own, video, frames: 0, first: null, last: null, gap: 0, sizes: new Set(), since: performance.now() };
     const onFrame = (now) => {
       if (watched.get(key) !== entry) return;
       entry.frames += 1;
@@ -287,7 +293,9 @@
   function unwatch(key) {
     const entry = watched.get(key);
     watched.delete(key);
-    if (entry) { entry.video.srcObject = null; entry.video.remove(); }
+    if (!entry?.own) return;
+    entry.video.srcObject = null;
+    entry.video.remove();
   }
 
   /** What the picture under `key` shows now. */
@@ -488,7 +496,7 @@
       }
       all.push(entry);
     }
-    return JSON.stringify({ connections: all, timeline, visibility: document.visibilityState }, null, 1);
+    return JSON.stringify({ origin: performance.timeOrigin, connections: all, timeline, visibility: document.visibilityState }, null, 1);
   }
 
   /** The state of one connection, its ICE user name and how often it offered a new one. */
