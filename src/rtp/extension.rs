@@ -43,6 +43,21 @@ pub struct Received {
 }
 
 impl ExtensionIds {
+    /// These ids, and where one is missing the other's: sections of one connection share their ids, but each
+    /// negotiates only what suits its kind.
+    #[must_use]
+    pub fn or(self, other: &Self) -> Self {
+        let either = |own: u8, other: u8| if own == 0 { other } else { own };
+        Self {
+            mid: either(self.mid, other.mid),
+            rid: either(self.rid, other.rid),
+            repaired_rid: either(self.repaired_rid, other.repaired_rid),
+            transport_cc: either(self.transport_cc, other.transport_cc),
+            audio_level: either(self.audio_level, other.audio_level),
+            video_orientation: either(self.video_orientation, other.video_orientation),
+        }
+    }
+
     /// Reads the extensions of `packet`, from which `header` was parsed.
     #[inline]
     #[must_use]

@@ -199,6 +199,8 @@ fn ticks(duration: Duration, rate: u32) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const VIDEO: u32 = 90_000;
@@ -359,5 +361,55 @@ mod tests {
         assert_eq!(round_trip(&block, now), Some(Duration::from_millis(6125)));
         block.delay_since_sr = 0x000B_7000;
         assert_eq!(round_trip(&block, now), None, "negative");
+    }
+
+    proptest! {
+        /// Against plain counting: without restarts, the totals are those of the distinct numbers sent.
+        #[test]
+        fn totals_are_those_of_plain_counting(
+            base: u16,
+            steps in prop::collection::vec((0u64..60, 0u64..99), 1..400),
+        ) {
+            let mut stream = Stream::new();
+            let (mut newest, mut received) = (u64::from(base), 1u64);
+            stream.packet(base);
+            let (mut lost_before, mut expected_before) = (0, 0);
+            for (n, (forward, back)) in steps.into_iter().enumerate() {
+                // A third of the packets are late or doubled.
+                let at = if n % 3 == 2 { newest.saturating_sub(back) } else { newest + forward };
+                if at < u64::from(base) {
+                    continue;
+                }
+                let progress = stream.packet(at as u16);
+                prop_assert_eq!(progress, if at > newest { Progress::Newer } else { Progress::Late });
+                newest = newest.max(at);
+                received += 1;
+                if n % 7 == 0 {
+                    let report = stream.report();
+                    let expected = newest - u64::from(base) + 1;
+                    let lost = expected.cast_signed() - received.cast_signed();
+                    prop_assert_eq!(u64::from(report.highest), newest);
+                    prop_assert_eq!(i64::from(report.cumulative_lost), lost);
+                    let (lost_now, expected_now) = (lost - lost_before, expected - expected_before);
+                    let fraction = if lost_now <= 0 { 0 } else { lost_now * 256 / expected_now.cast_signed() };
+                    prop_assert_eq!(i64::from(report.fraction_lost), fraction.min(255));
+                    (lost_before, expected_before) = (lost, expected);
+                }
+            }
+        }
+
+        #[test]
+        fn arbitrary_packets_never_panic(packets in prop::collection::vec(any::<(u16, u32, u32)>(), 1..100)) {
+            let mut reception = Reception::new(u32::MAX);
+            let start = Instant::now();
+            for (sequence, timestamp, millis) in packets {
+                let now = start + Duration::from_millis(millis.into());
+                reception.handle_packet(now, sequence, timestamp);
+                reception.handle_sender_report(now, NtpTime(timestamp.into()));
+                let report = reception.report(now, Ssrc(1)).expect("a packet came");
+                let round_trip = round_trip(&report, NtpTime(u64::from(millis) << 20));
+                prop_assert!(round_trip.is_none_or(|time| time < Duration::from_secs(1 << 15)));
+            }
+        }
     }
 }

@@ -152,6 +152,8 @@ pub fn padding_len(header: &Header, payload: &[u8]) -> Result<usize, Reason> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     /// A packet with the given first byte, extension profile and extension words.
@@ -244,5 +246,31 @@ mod tests {
         assert_eq!(padding_len(&with, &[1, 3]), Err(Reason::RtpMalformed));
         assert_eq!(padding_len(&with, &[1, 2]), Ok(2));
         assert_eq!(padding_len(&without, &[1, 3]), Ok(0));
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic_and_stay_within_the_packet(
+            first in 0x80u8..0xC0,
+            profile in prop_oneof![Just(ONE_BYTE), Just(TWO_BYTE), any::<u16>()],
+            words in 0u16..12,
+            mut packet in prop::collection::vec(any::<u8>(), 0..80),
+        ) {
+            // Without CSRCs, so that profile and length stand where they are read.
+            if let [start, _, _, _, _, _, _, _, _, _, _, _, p0, p1, l0, l1, ..] = packet.as_mut_slice() {
+                *start = first & 0xF0;
+                [*p0, *p1] = profile.to_be_bytes();
+                [*l0, *l1] = words.to_be_bytes();
+            }
+            if let Ok(header) = Header::parse(&packet) {
+                let range = packet[..header.len].as_ptr_range();
+                for (id, data) in header.extensions(&packet) {
+                    let element = data.as_ptr_range();
+                    prop_assert!(id != 0 && range.start <= element.start && element.end <= range.end);
+                }
+                let payload = &packet[header.len..];
+                prop_assert!(padding_len(&header, payload).unwrap_or(0) <= payload.len());
+            }
+        }
     }
 }

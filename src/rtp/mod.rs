@@ -10,3 +10,6 @@ pub mod header;
 pub mod rtcp;
 pub mod seq;
 pub mod twcc;
+
+#[cfg(test)]
+mod differential;

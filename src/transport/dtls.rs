@@ -9,7 +9,7 @@ use dimpl::Output;
 
 use super::certificate::{self, Certificate};
 use super::srtp::{self, Opener, Profile, Sealer};
-use super::{DtlsRole, Remote};
+use super::{DtlsRole, Event, Remote};
 use crate::observe::reason::Reason;
 
 /// The whole handshake must end within this, from the first authenticated check on. Longer keeps state for
@@ -52,13 +52,6 @@ pub(super) fn config() -> Result<dimpl::Config, dimpl::Error> {
         .build()
 }
 
-/// What happened, for the transport above.
-pub(super) enum DtlsEvent {
-    Keys(Opener, Sealer),
-    Failed(Reason),
-    Closed,
-}
-
 pub(super) struct Dtls {
     inner: dimpl::Dtls,
     role: DtlsRole,
@@ -73,7 +66,8 @@ pub(super) struct Dtls {
     /// As `dimpl` last said.
     wake: Option<Instant>,
     waiting: VecDeque<Box<[u8]>>,
-    events: VecDeque<DtlsEvent>,
+    keys: Option<(Opener, Sealer)>,
+    events: VecDeque<Event>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,6 +92,7 @@ impl Dtls {
             deadline: None,
             wake: None,
             waiting: VecDeque::new(),
+            keys: None,
             events: VecDeque::new(),
         }
     }
@@ -162,8 +157,18 @@ impl Dtls {
         Some(datagram.len())
     }
 
-    pub(super) fn poll_event(&mut self) -> Option<DtlsEvent> {
+    pub(super) fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()
+    }
+
+    /// Opens the peer's packets; `None` while there are no keys.
+    pub(super) fn opener(&mut self) -> Option<&mut Opener> {
+        self.keys.as_mut().map(|(opener, _)| opener)
+    }
+
+    /// Seals ours; `None` while there are no keys.
+    pub(super) fn sealer(&mut self) -> Option<&mut Sealer> {
+        self.keys.as_mut().map(|(_, sealer)| sealer)
     }
 
     /// Tells `dimpl` the time, which repeats what is due.
@@ -205,7 +210,7 @@ impl Dtls {
                 Output::KeyingMaterial(material, profile) => self.secure(&material, profile)?,
                 Output::CloseNotify => {
                     self.state = State::Closed;
-                    self.events.push_back(DtlsEvent::Closed);
+                    self.events.push_back(Event::Closed);
                 }
                 Output::Timeout(at) => {
                     self.wake = Some(at);
@@ -237,8 +242,8 @@ impl Dtls {
             return self.fail(Reason::DtlsProfile);
         };
         self.state = State::Secured;
-        let keys = DtlsEvent::Keys(Opener::new(profile, &remote), Sealer::new(profile, &local));
-        self.events.push_back(keys);
+        self.keys = Some((Opener::new(profile, &remote), Sealer::new(profile, &local)));
+        self.events.push_back(Event::Secured);
         Ok(())
     }
 
@@ -246,7 +251,8 @@ impl Dtls {
     fn fail(&mut self, reason: Reason) -> Result<(), Reason> {
         self.state = State::Failed(reason);
         self.waiting.clear();
-        self.events.push_back(DtlsEvent::Failed(reason));
+        self.keys = None;
+        self.events.push_back(Event::Failed(reason));
         Err(reason)
     }
 }

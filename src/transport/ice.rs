@@ -152,3 +152,239 @@ impl Ice {
         self.pair.and(self.checked).map(|checked| checked + CONSENT)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{CLIENT_UFRAG, Check, client_credentials, local, ms, pair};
+    use super::*;
+    use proptest::prelude::*;
+
+    fn ice() -> (Ice, Instant) {
+        (Ice::new(&local(), &client_credentials(CLIENT_UFRAG)), Instant::now())
+    }
+
+    fn check(ice: &mut Ice, now: Instant, port: u16, datagram: &[u8]) -> Result<(), Reason> {
+        let mut out = [0; super::super::stun::MAX_ANSWER];
+        let answer = ice.handle_check(now, pair(port), datagram, &mut out)?;
+        super::super::testing::decode_answer(&out[..answer.len]);
+        answer.refused.map_or(Ok(()), Err)
+    }
+
+    fn plain(ice: &mut Ice, now: Instant, port: u16, ufrag: &str) -> Result<(), Reason> {
+        check(ice, now, port, &Check::from(ufrag).build())
+    }
+
+    fn nominate(ice: &mut Ice, now: Instant, port: u16, ufrag: &str) -> Result<(), Reason> {
+        check(ice, now, port, &Check::nominating(ufrag))
+    }
+
+    #[test]
+    fn the_first_check_gives_a_pair_even_without_nomination() {
+        let (mut ice, now) = ice();
+        assert_eq!(ice.pair(), None);
+        assert!(!ice.is_known(pair(1)));
+        assert_eq!(plain(&mut ice, now, 1, CLIENT_UFRAG), Ok(()));
+        assert_eq!(ice.pair(), Some(pair(1)));
+        assert!(ice.is_known(pair(1)) && !ice.is_known(pair(2)));
+    }
+
+    #[test]
+    fn a_nomination_moves_the_pair_at_once() {
+        let (mut ice, now) = ice();
+        nominate(&mut ice, now, 1, CLIENT_UFRAG).expect("accepted");
+        nominate(&mut ice, now, 2, CLIENT_UFRAG).expect("accepted");
+        assert_eq!(ice.pair(), Some(pair(2)));
+        nominate(&mut ice, now, 1, CLIENT_UFRAG).expect("accepted");
+        assert_eq!(ice.pair(), Some(pair(1)), "and back");
+    }
+
+    #[test]
+    fn a_check_without_nomination_moves_it_only_from_a_silent_pair() {
+        let (mut ice, start) = ice();
+        nominate(&mut ice, start, 1, CLIENT_UFRAG).expect("accepted");
+        plain(&mut ice, start + ms(999), 2, CLIENT_UFRAG).expect("accepted");
+        assert_eq!(ice.pair(), Some(pair(1)), "heard from less than a second ago");
+        ice.heard(start + ms(1500), pair(1));
+        ice.heard(start + ms(2400), pair(2)); // media from elsewhere says nothing about the present pair
+        plain(&mut ice, start + ms(2499), 2, CLIENT_UFRAG).expect("accepted");
+        assert_eq!(ice.pair(), Some(pair(1)), "media counts as a sign of life");
+        plain(&mut ice, start + ms(2500), 2, CLIENT_UFRAG).expect("accepted");
+        assert_eq!(ice.pair(), Some(pair(2)));
+    }
+
+    #[test]
+    fn the_pair_includes_our_own_address() {
+        let (mut ice, now) = ice();
+        nominate(&mut ice, now, 1, CLIENT_UFRAG).expect("accepted");
+        let other = AddressPair { local: Some([127, 0, 0, 1].into()), ..pair(1) };
+        let mut out = [0; super::super::stun::MAX_ANSWER];
+        ice.handle_check(now, other, &Check::plain(), &mut out).expect("accepted");
+        assert_eq!(ice.pair(), Some(pair(1)));
+        ice.handle_check(now, other, &Check::nominating(CLIENT_UFRAG), &mut out).expect("accepted");
+        assert_eq!(ice.pair(), Some(other));
+    }
+
+    #[test]
+    fn refused_checks_change_nothing() {
+        let (mut ice, now) = ice();
+        nominate(&mut ice, now, 1, CLIENT_UFRAG).expect("accepted");
+        let good = Check { nominates: true, ..Check::from(CLIENT_UFRAG) };
+        let wrong_pwd = Check { pwd: Some("not the right password".into()), ..good.clone() };
+        let wrong_server = Check { username: Some("othr:clnt".into()), ..good.clone() };
+        let unknown = Check { extra: vec![(0x7777, vec![])], ..good.clone() };
+        let controlled = Check { controlled: true, ..good };
+        for (bad, reason) in [
+            (wrong_pwd, Reason::StunIntegrity),
+            (wrong_server, Reason::StunUnknownUser),
+            (Check { nominates: true, ..Check::from("nobody") }, Reason::StunUnknownUser),
+            (unknown, Reason::StunUnknownAttribute),
+            (controlled, Reason::StunRoleConflict),
+        ] {
+            assert_eq!(check(&mut ice, now + ms(5000), 2, &bad.build()), Err(reason));
+            assert_eq!(ice.pair(), Some(pair(1)));
+            assert!(!ice.is_known(pair(2)));
+            assert_eq!(ice.poll_timeout(), Some(now + CONSENT));
+        }
+    }
+
+    #[test]
+    fn without_room_for_the_answer_nothing_happens() {
+        let (mut ice, now) = ice();
+        let result = ice.handle_check(now, pair(1), &Check::plain(), &mut [0; 60]);
+        assert_eq!(result, Err(Reason::BatchFull));
+        assert_eq!(ice.pair(), None);
+    }
+
+    #[test]
+    fn consent_runs_out_and_comes_back() {
+        let (mut ice, start) = ice();
+        assert_eq!(ice.poll_timeout(), None);
+        nominate(&mut ice, start, 1, CLIENT_UFRAG).expect("accepted");
+        plain(&mut ice, start + ms(4000), 1, CLIENT_UFRAG).expect("accepted");
+        ice.heard(start + ms(33_000), pair(1)); // media is no consent
+        ice.handle_timeout(start + ms(33_999));
+        assert_eq!(ice.pair(), Some(pair(1)));
+        assert_eq!(ice.poll_timeout(), Some(start + ms(34_000)));
+        ice.handle_timeout(start + ms(34_000));
+        assert_eq!((ice.pair(), ice.poll_timeout()), (None, None));
+        assert!(ice.is_known(pair(1)), "what it sends is still its own");
+        plain(&mut ice, start + ms(60_000), 3, CLIENT_UFRAG).expect("accepted");
+        assert_eq!(ice.pair(), Some(pair(3)));
+    }
+
+    #[test]
+    fn a_restart_leaves_media_where_it_is_until_the_new_name_nominates() {
+        let (mut ice, start) = ice();
+        nominate(&mut ice, start, 1, CLIENT_UFRAG).expect("accepted");
+        assert_eq!(
+            plain(&mut ice, start, 2, "newu"),
+            Err(Reason::StunUnknownUser),
+            "not before it is offered"
+        );
+        ice.restart(&client_credentials("newu"));
+        assert_eq!(ice.pair(), Some(pair(1)));
+        plain(&mut ice, start + ms(50), 2, "newu").expect("accepted");
+        assert_eq!(ice.pair(), Some(pair(1)), "not nominated");
+        nominate(&mut ice, start + ms(60), 1, CLIENT_UFRAG).expect("the old name is still answered");
+        nominate(&mut ice, start + ms(110), 2, "newu").expect("accepted");
+        assert_eq!(ice.pair(), Some(pair(2)));
+        assert_eq!(plain(&mut ice, start + ms(120), 1, CLIENT_UFRAG), Err(Reason::StunUnknownUser));
+        assert_eq!(nominate(&mut ice, start + ms(120), 1, CLIENT_UFRAG), Err(Reason::StunUnknownUser));
+        assert_eq!(ice.pair(), Some(pair(2)));
+    }
+
+    #[test]
+    fn a_restart_without_nomination_takes_over_from_a_silent_pair() {
+        let (mut ice, start) = ice();
+        nominate(&mut ice, start, 1, CLIENT_UFRAG).expect("accepted");
+        ice.restart(&client_credentials("newu"));
+        plain(&mut ice, start + ms(1000), 2, "newu").expect("accepted");
+        assert_eq!(ice.pair(), Some(pair(2)));
+        assert_eq!(plain(&mut ice, start + ms(1001), 1, CLIENT_UFRAG), Err(Reason::StunUnknownUser));
+    }
+
+    #[test]
+    fn the_old_name_keeps_following_a_rebinding_during_a_restart() {
+        let (mut ice, start) = ice();
+        nominate(&mut ice, start, 1, CLIENT_UFRAG).expect("accepted");
+        ice.restart(&client_credentials("newu"));
+        plain(&mut ice, start + ms(2000), 5, CLIENT_UFRAG).expect("accepted");
+        assert_eq!(ice.pair(), Some(pair(5)));
+        nominate(&mut ice, start + ms(2001), 6, "newu").expect("accepted");
+        assert_eq!(ice.pair(), Some(pair(6)));
+    }
+
+    #[test]
+    fn a_second_restart_replaces_the_first() {
+        let (mut ice, start) = ice();
+        nominate(&mut ice, start, 1, CLIENT_UFRAG).expect("accepted");
+        ice.restart(&client_credentials("new1"));
+        ice.restart(&client_credentials("new2"));
+        assert_eq!(plain(&mut ice, start, 2, "new1"), Err(Reason::StunUnknownUser));
+        plain(&mut ice, start, 1, CLIENT_UFRAG).expect("accepted");
+        nominate(&mut ice, start, 2, "new2").expect("accepted");
+        assert_eq!(ice.pair(), Some(pair(2)));
+    }
+
+    #[test]
+    fn the_same_name_offered_again_is_no_restart() {
+        let (mut ice, start) = ice();
+        nominate(&mut ice, start, 1, CLIENT_UFRAG).expect("accepted");
+        ice.restart(&client_credentials(CLIENT_UFRAG));
+        nominate(&mut ice, start, 2, CLIENT_UFRAG).expect("accepted");
+        nominate(&mut ice, start, 1, CLIENT_UFRAG).expect("accepted");
+        assert_eq!(ice.pair(), Some(pair(1)));
+    }
+
+    #[test]
+    fn known_addresses_are_bounded_and_the_one_in_use_is_kept() {
+        let (mut ice, start) = ice();
+        nominate(&mut ice, start, 1, CLIENT_UFRAG).expect("accepted");
+        for port in 100..200 {
+            ice.heard(start, pair(1));
+            plain(&mut ice, start, port, CLIENT_UFRAG).expect("accepted");
+        }
+        assert_eq!(ice.pair(), Some(pair(1)));
+        assert!(ice.is_known(pair(1)) && ice.is_known(pair(199)) && !ice.is_known(pair(100)));
+        assert_eq!(ice.known.len(), MAX_ADDRESSES);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(100))]
+
+        /// Whatever comes in whichever order: what is sent goes to where a check succeeded, less than 30 s ago.
+        #[test]
+        fn nothing_goes_where_no_check_came_from(
+            steps in prop::collection::vec((0u16..6, 0u8..6, 0u64..20_000), 1..60),
+        ) {
+            let (mut ice, mut now) = ice();
+            let mut checked = std::collections::HashMap::new();
+            for (port, what, wait) in steps {
+                let mut take = |ice: &mut Ice, check: Vec<u8>| {
+                    let mut out = [0; super::super::stun::MAX_ANSWER];
+                    let answer = ice.handle_check(now, pair(port), &check, &mut out);
+                    if answer.is_ok_and(|answer| answer.refused.is_none()) {
+                        checked.insert(pair(port), now);
+                    }
+                };
+                match what {
+                    0 => take(&mut ice, Check::plain()),
+                    1 => take(&mut ice, Check::nominating(CLIENT_UFRAG)),
+                    2 => take(&mut ice, Check::nominating("newu")),
+                    3 => take(&mut ice, Check { pwd: None, ..Check::from(CLIENT_UFRAG) }.build()),
+                    4 => ice.restart(&client_credentials("newu")),
+                    _ => now += ms(wait),
+                }
+                ice.heard(now, pair(port));
+                ice.handle_timeout(now);
+                prop_assert!(ice.poll_timeout().is_none_or(|at| at > now));
+                let newest = checked.values().max();
+                match ice.pair() {
+                    Some(used) => prop_assert!(checked.contains_key(&used)),
+                    None => prop_assert!(newest.is_none_or(|at| now - *at >= CONSENT)),
+                }
+                prop_assert_eq!(ice.pair().is_some(), newest.is_some_and(|at| now - *at < CONSENT));
+            }
+        }
+    }
+}

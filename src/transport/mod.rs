@@ -18,23 +18,25 @@ pub mod certificate;
 pub mod demux;
 mod dtls;
 mod ice;
+pub mod srtp;
 pub mod stun;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 pub mod timer;
 
-use std::collections::VecDeque;
 use std::time::Instant;
 
 use crate::id::{AddressPair, Ssrc};
 use crate::observe::reason::Reason;
 use certificate::Certificate;
-use dtls::{Dtls, DtlsEvent};
+use dtls::Dtls;
 use ice::Ice;
 use srtp::{Opener, Sealer};
 
 pub use dtls::{DEADLINE as DTLS_DEADLINE, MAX_HANDSHAKE_BYTES};
 pub use ice::{CONSENT, SILENT_AFTER};
-
-pub mod srtp;
 
 /// An ICE user name fragment and password (RFC 8839 §5.4).
 #[derive(Clone, PartialEq, Eq)]
@@ -93,14 +95,11 @@ pub enum Event {
     Closed,
 }
 
-/// The secure pipe.
+/// The secure pipe of one participant; see the module for how it is driven.
 pub struct Transport {
     ice: Ice,
     dtls: Dtls,
-    opener: Option<Opener>,
-    sealer: Option<Sealer>,
     last_heard: Option<Instant>,
-    events: VecDeque<Event>,
 }
 
 impl Transport {
@@ -110,10 +109,7 @@ impl Transport {
         Self {
             ice: Ice::new(local, &remote.credentials),
             dtls: Dtls::new(certificate, remote, now),
-            opener: None,
-            sealer: None,
             last_heard: None,
-            events: VecDeque::new(),
         }
     }
 
@@ -132,8 +128,7 @@ impl Transport {
         let answer = self.ice.handle_check(now, pair, datagram, answer)?;
         self.last_heard = Some(now);
         if answer.refused.is_none() {
-            let started = self.dtls.start(now);
-            self.take_dtls_events(started).unwrap_or_default(); // told as an event
+            self.dtls.start(now).unwrap_or_default(); // told as an event
         }
         Ok(answer)
     }
@@ -147,8 +142,7 @@ impl Transport {
         if !self.ice.is_known(pair) {
             return Err(Reason::DtlsUnauthenticated);
         }
-        let result = self.dtls.handle(now, datagram);
-        self.take_dtls_events(result)
+        self.dtls.handle(now, datagram)
     }
 
     /// Authenticates and decrypts an RTP packet in place; see [`Opener::open_rtp`].
@@ -181,7 +175,7 @@ impl Transport {
 
     /// What seals outgoing packets; `None` before [`Event::Secured`].
     pub fn sealer(&mut self) -> Option<&mut Sealer> {
-        self.sealer.as_mut()
+        self.dtls.sealer()
     }
 
     /// Where to send: `None` before the first authenticated check, and when none came for [`CONSENT`].
@@ -206,8 +200,7 @@ impl Transport {
     /// Does what is due; harmless before it is.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.ice.handle_timeout(now);
-        let result = self.dtls.handle_timeout(now);
-        self.take_dtls_events(result).unwrap_or_default(); // told as an event
+        self.dtls.handle_timeout(now).unwrap_or_default(); // told as an event
     }
 
     /// When [`Self::handle_timeout`] has something to do.
@@ -224,34 +217,19 @@ impl Transport {
 
     /// The next event. To be called until `None`.
     pub fn poll_event(&mut self) -> Option<Event> {
-        self.events.pop_front()
+        self.dtls.poll_event()
     }
 
     fn opener(&mut self, pair: AddressPair) -> Result<&mut Opener, Reason> {
         if !self.ice.is_known(pair) {
             return Err(Reason::UnknownAddress);
         }
-        self.opener.as_mut().ok_or(Reason::SrtpBeforeKeys)
+        self.dtls.opener().ok_or(Reason::SrtpBeforeKeys)
     }
 
     fn heard(&mut self, now: Instant, pair: AddressPair) {
         self.last_heard = Some(now);
         self.ice.heard(now, pair);
-    }
-
-    fn take_dtls_events(&mut self, result: Result<(), Reason>) -> Result<(), Reason> {
-        while let Some(event) = self.dtls.poll_event() {
-            self.events.push_back(match event {
-                DtlsEvent::Keys(opener, sealer) => {
-                    self.opener = Some(opener);
-                    self.sealer = Some(sealer);
-                    Event::Secured
-                }
-                DtlsEvent::Failed(reason) => Event::Failed(reason),
-                DtlsEvent::Closed => Event::Closed,
-            });
-        }
-        result
     }
 }
 

@@ -303,3 +303,193 @@ impl Message<'_> {
         self.out[2..4].copy_from_slice(&((end - HEADER) as u16).to_be_bytes());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{
+        CLIENT_UFRAG, Check, SERVER_PWD, SERVER_UFRAG, decode_answer, pair, provider,
+    };
+    use super::*;
+    use proptest::prelude::*;
+    use stun::attributes::{ATTR_ERROR_CODE, ATTR_UNKNOWN_ATTRIBUTES};
+    use stun::error_code::{CODE_ROLE_CONFLICT, CODE_UNKNOWN_ATTRIBUTE, ErrorCodeAttribute};
+    use stun::integrity::MessageIntegrity;
+    use stun::message::{
+        BINDING_ERROR, BINDING_SUCCESS, CLASS_INDICATION, Getter, METHOD_ALLOCATE, METHOD_BINDING, Message,
+        MessageType,
+    };
+    use stun::xoraddr::XorMappedAddress;
+
+    /// The verdict on a datagram as a transport with the right password gives it.
+    fn judge(datagram: &[u8]) -> Result<bool, Reason> {
+        let request = Request::parse(datagram)?;
+        request.authenticate(&Key::new(SERVER_PWD))?;
+        Ok(request.use_candidate())
+    }
+
+    fn answer_to(datagram: &[u8], response: Response) -> Message {
+        let mut out = [0xff; MAX_ANSWER];
+        let len = Request::parse(datagram).expect("parses").answer(response, &Key::new(SERVER_PWD), &mut out);
+        decode_answer(&out[..len.expect("room")])
+    }
+
+    #[test]
+    fn a_browsers_check_is_read_and_authenticated() {
+        let check = Check::plain();
+        let request = Request::parse(&check).expect("parses");
+        assert_eq!((request.server_ufrag(), request.client_ufrag()), (SERVER_UFRAG, CLIENT_UFRAG));
+        assert_eq!(request.error(), None);
+        assert_eq!(judge(&check), Ok(false));
+        assert_eq!(judge(&Check::nominating(CLIENT_UFRAG)), Ok(true));
+    }
+
+    #[test]
+    fn another_implementation_accepts_the_answer() {
+        let v6 = "[2001:db8::17]:65535".parse().expect("address");
+        for remote in [pair(4242).remote, v6] {
+            let check = Check::plain();
+            let answer = answer_to(&check, Response::Success(remote));
+            assert_eq!(answer.typ, BINDING_SUCCESS);
+            assert_eq!(answer.transaction_id.0, check[8..20]);
+            let mut address = XorMappedAddress::default();
+            address.get_from(&answer).expect("mapped address");
+            assert_eq!(SocketAddr::new(address.ip, address.port), remote);
+        }
+    }
+
+    #[test]
+    fn another_implementation_reads_the_errors() {
+        let mut check = Check::from(CLIENT_UFRAG);
+        check.extra = (0..20).map(|n| (0x7000 + n, vec![1, 2, 3])).collect();
+        let check = check.build();
+        assert_eq!(Request::parse(&check).expect("parses").error(), Some(Response::UnknownAttribute));
+        let code = |answer: &Message| -> u16 {
+            let mut code = ErrorCodeAttribute::default();
+            assert!(answer.contains(ATTR_ERROR_CODE) && answer.typ == BINDING_ERROR);
+            code.get_from(answer).expect("error code");
+            code.code.0
+        };
+        let answer = answer_to(&check, Response::UnknownAttribute);
+        assert_eq!(code(&answer), CODE_UNKNOWN_ATTRIBUTE.0);
+        let named = answer.get(ATTR_UNKNOWN_ATTRIBUTES).expect("named");
+        assert_eq!(named.len(), 2 * MAX_UNKNOWN);
+        assert_eq!(named[..4], [0x70, 0x00, 0x70, 0x01]);
+
+        let check = Check { controlled: true, ..Check::from(CLIENT_UFRAG) }.build();
+        assert_eq!(Request::parse(&check).expect("parses").error(), Some(Response::RoleConflict));
+        assert_eq!(code(&answer_to(&check, Response::RoleConflict)), CODE_ROLE_CONFLICT.0);
+    }
+
+    #[test]
+    fn an_answer_needs_its_room() {
+        let check = Check::plain();
+        let request = Request::parse(&check).expect("parses");
+        let answer = request.answer(Response::RoleConflict, &Key::new(SERVER_PWD), &mut [0; MAX_ANSWER - 1]);
+        assert_eq!(answer, None);
+    }
+
+    #[test]
+    fn each_kind_of_bad_check_has_its_reason() {
+        let good = || Check::from(CLIENT_UFRAG);
+        let cases = [
+            (Check { username: None, ..good() }, Reason::StunUnknownUser),
+            (Check { username: Some("srvr".into()), ..good() }, Reason::StunUnknownUser),
+            (Check { username: Some(":clnt".into()), ..good() }, Reason::StunUnknownUser),
+            (Check { username: Some("srvr:".into()), ..good() }, Reason::StunUnknownUser),
+            (Check { pwd: None, ..good() }, Reason::StunIntegrity),
+            (Check { pwd: Some("another password entirely".into()), ..good() }, Reason::StunIntegrity),
+            (Check { fingerprint: false, ..good() }, Reason::StunFingerprint),
+            (
+                Check { kind: MessageType::new(METHOD_BINDING, CLASS_INDICATION), ..good() },
+                Reason::StunUnexpected,
+            ),
+            (Check { kind: BINDING_SUCCESS, ..good() }, Reason::StunUnexpected),
+            (
+                Check { kind: MessageType { method: METHOD_ALLOCATE, ..good().kind }, ..good() },
+                Reason::StunUnexpected,
+            ),
+        ];
+        for (at, (check, reason)) in cases.into_iter().enumerate() {
+            assert_eq!(judge(&check.build()), Err(reason), "case {at}");
+        }
+        assert_eq!(judge(&[0; 19]), Err(Reason::TooShort));
+        assert_eq!(judge(&[0; 20]), Err(Reason::StunMalformed));
+    }
+
+    #[test]
+    fn no_bit_may_change_and_no_byte_be_missing() {
+        let check = Check::nominating(CLIENT_UFRAG);
+        for at in 0..check.len() {
+            for bit in 0..8 {
+                let mut spoiled = check.clone();
+                spoiled[at] ^= 1 << bit;
+                assert!(judge(&spoiled).is_err(), "bit {bit} of byte {at}");
+            }
+            assert!(judge(&check[..at]).is_err(), "{at} bytes");
+        }
+        let mut longer = check.clone();
+        longer.extend([0; 4]);
+        assert_eq!(judge(&longer), Err(Reason::StunMalformed));
+    }
+
+    /// Rewrites the end of a check: `extra` between MESSAGE-INTEGRITY and a FINGERPRINT that is right again.
+    fn with_unsigned(check: &[u8], extra: &[u8]) -> Vec<u8> {
+        let mut spoiled = check[..check.len() - FINGERPRINT_LEN].to_vec();
+        spoiled.extend(extra);
+        let len = (spoiled.len() + FINGERPRINT_LEN - HEADER) as u16;
+        spoiled[2..4].copy_from_slice(&len.to_be_bytes());
+        let crc = stun::fingerprint::fingerprint_value(&spoiled);
+        spoiled.extend([0x80, 0x28, 0, 4]);
+        spoiled.extend(crc.to_be_bytes());
+        spoiled
+    }
+
+    #[test]
+    fn what_was_not_signed_is_not_believed() {
+        // USE-CANDIDATE and an unknown attribute that must be understood, added on the way.
+        let spoiled = with_unsigned(&Check::plain(), &[0x00, 0x25, 0, 0, 0x70, 0x00, 0, 0]);
+        assert_eq!(judge(&spoiled), Ok(false));
+        assert_eq!(Request::parse(&spoiled).expect("parses").error(), None);
+    }
+
+    #[test]
+    fn of_two_user_names_the_first_counts() {
+        let check =
+            Check { extra: vec![(0x0006, b"other:name".to_vec())], ..Check::from(CLIENT_UFRAG) }.build();
+        let request = Request::parse(&check).expect("parses");
+        assert_eq!((request.server_ufrag(), request.client_ufrag()), (SERVER_UFRAG, CLIENT_UFRAG));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1000))]
+
+        #[test]
+        fn any_bytes_are_taken(mut bytes in prop::collection::vec(any::<u8>(), 0..200), valid: bool) {
+            if valid && bytes.len() >= HEADER {
+                bytes.truncate(bytes.len() / 4 * 4);
+                let len = (bytes.len() - HEADER) as u16;
+                bytes[..2].copy_from_slice(&BINDING_REQUEST);
+                bytes[2..4].copy_from_slice(&len.to_be_bytes());
+                bytes[4..8].copy_from_slice(&MAGIC_COOKIE);
+            }
+            prop_assert!(judge(&bytes).is_err());
+        }
+
+        /// Whatever attributes a client adds: what we accept, the other implementation accepts too.
+        #[test]
+        fn agrees_with_another_implementation(
+            extra in prop::collection::vec((any::<u16>(), prop::collection::vec(any::<u8>(), 0..20)), 0..5),
+            nominates: bool,
+        ) {
+            let own = [USERNAME, MESSAGE_INTEGRITY, FINGERPRINT, USE_CANDIDATE];
+            let extra: Vec<_> = extra.into_iter().filter(|(kind, _)| !own.contains(kind)).collect();
+            let check = Check { extra, nominates, ..Check::from(CLIENT_UFRAG) }.build();
+            let mut message = Message::new();
+            message.unmarshal_binary(&check).expect("decodes");
+            MessageIntegrity::check(&mut message, SERVER_PWD.as_bytes(), provider().crypto()).expect("integrity");
+            prop_assert_eq!(judge(&check), Ok(nominates));
+            let response = Request::parse(&check).expect("parses").error();
+            answer_to(&check, response.unwrap_or(Response::Success(pair(9).remote)));
+        }
+    }
+}

@@ -115,7 +115,7 @@ impl<K: Copy + Eq + Hash> Wheel<K> {
             }
             ahead += u64::from(self.empty_from(slot + 1)) + 1;
         }
-        Some(self.start + SLOT * u32::try_from(self.cursor + SLOTS as u64).unwrap_or(u32::MAX))
+        Some(self.start + Duration::from_millis((self.cursor + SLOTS as u64) * SLOT.as_millis() as u64))
     }
 
     /// How many keys have a deadline.
@@ -188,6 +188,17 @@ mod tests {
         assert!(wakes < 400, "{wakes}");
         assert_eq!(wheel.next(), Some(due));
         assert_eq!(wheel.poll(due), Some(1));
+    }
+
+    #[test]
+    fn years_do_not_matter() {
+        let start = Instant::now();
+        let mut wheel = Wheel::new(start);
+        let years = start + Duration::from_secs(10 * 365 * 86400);
+        assert_eq!(wheel.poll(years), None);
+        wheel.schedule(1, years + Duration::from_secs(60));
+        let next = wheel.next().expect("scheduled");
+        assert!(next > years && next <= years + Duration::from_secs(60));
     }
 
     #[derive(Clone, Debug)]

@@ -135,6 +135,8 @@ pub fn rewrite(payload: &mut [u8], descriptor: &Descriptor, picture_id: u16, tl0
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     /// Descriptor bytes followed by a frame tag.
@@ -222,5 +224,28 @@ mod tests {
         rewrite(&mut bare, &descriptor, 0x1FF, Some(1));
         assert_eq!(bare, [0x10, 0x34, 0x56]);
         rewrite(&mut [], &descriptor, 1, Some(1));
+    }
+
+    proptest! {
+        #[test]
+        fn any_picture_id_reads_back_in_its_width(
+            mut payload in prop::collection::vec(any::<u8>(), 0..12),
+            picture_id: u16,
+            tl0: u8,
+        ) {
+            if let Ok(descriptor) = Descriptor::parse(&payload) {
+                let before = payload.clone();
+                rewrite(&mut payload, &descriptor, picture_id, Some(tl0));
+                let mask = if descriptor.wide_picture_id { 0x7FFF } else { 0x7F };
+                let expected = Descriptor {
+                    picture_id: descriptor.picture_id.map(|_| picture_id & mask),
+                    tl0_picture_index: descriptor.tl0_picture_index.map(|_| tl0),
+                    ..descriptor
+                };
+                prop_assert_eq!(Descriptor::parse(&payload), Ok(expected));
+                prop_assert_eq!(&payload[descriptor.len..], &before[descriptor.len..]);
+                prop_assert_eq!(keyframe_size(&payload), keyframe_size(&before));
+            }
+        }
     }
 }

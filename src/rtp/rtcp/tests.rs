@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 use crate::observe::reason::Reason;
 use crate::units::Bitrate;
@@ -119,7 +121,7 @@ fn nacks_pack_sixteen_followers_into_one_entry_across_the_wrap() {
 
 #[test]
 fn an_empty_nack_writes_nothing() {
-    assert_eq!(written(|w| w.nack(Ssrc(1), Ssrc(2), &[])), []);
+    assert!(written(|w| w.nack(Ssrc(1), Ssrc(2), &[])).is_empty());
 }
 
 #[test]
@@ -214,5 +216,36 @@ fn what_concerns_nobody_here_is_named_by_its_type() {
         (&[0x8F, 206, 0, 3, 0, 0, 0, 1, 0, 0, 0, 2, 1, 2, 3, 4], 206),
     ] {
         assert!(matches!(only(data), Rtcp::Other(other) if other == kind), "{kind}");
+    }
+}
+
+proptest! {
+    /// Bytes that look like RTCP: plausible types and lengths, anything inside.
+    #[test]
+    fn arbitrary_packets_never_panic_and_an_error_is_last(
+        parts in prop::collection::vec(
+            (any::<u8>(), 199u8..208, 0u8..12, prop::collection::vec(any::<u8>(), 0..44)),
+            1..5,
+        ),
+    ) {
+        let mut data = Vec::new();
+        for (first, kind, words, body) in parts {
+            data.extend([0x80 | first & 0x3F, kind, 0, words]);
+            data.extend(body);
+        }
+        let mut failed = false;
+        for packet in packets(&data) {
+            prop_assert!(!failed);
+            match packet {
+                Ok(Rtcp::SenderReport { reports, .. } | Rtcp::ReceiverReport { reports, .. }) => {
+                    prop_assert!(reports.count() <= MAX_REPORTS);
+                }
+                Ok(Rtcp::Nack { lost, .. }) => prop_assert!(lost.count() <= data.len() / 4 * 17),
+                Ok(Rtcp::Fir { entries }) => prop_assert!(entries.count() <= data.len() / 8),
+                Ok(Rtcp::Remb { ssrcs, .. }) => prop_assert!(ssrcs.count() <= data.len() / 4),
+                Ok(_) => {}
+                Err(_) => failed = true,
+            }
+        }
     }
 }

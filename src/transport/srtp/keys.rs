@@ -112,8 +112,15 @@ mod tests {
 
         let mut authentication = [0; 94];
         derive(profile, &master, 1, &mut authentication);
-        assert_eq!(authentication[..16], 0xcebe_321f_6ff7_716b_6fd4_ab49_af25_6a15_u128.to_be_bytes());
-        assert_eq!(authentication[80..], 0xe50c_d14d_f0a2_7b8d_7eb5_59d6_11e1_u128.to_be_bytes()[2..]);
+        let expected = [
+            0xcebe_321f_6ff7_716b_6fd4_ab49_af25_6a15_u128,
+            0x6d38_baa4_8f0a_0acf_3c34_e235_9e6c_dbce,
+            0xe049_646c_43d9_327a_d175_578e_f722_7098,
+            0x6371_c10c_9a36_9ac2_f94a_8c5f_bcdd_dc25,
+            0x6d6e_919a_48b6_10ef_17c2_041e_4740_3576,
+            0x6b68_642c_59bb_fc2f_34db_60db_dfb2_0000,
+        ];
+        assert_eq!(authentication[..], expected.map(u128::to_be_bytes).concat()[..94]);
     }
 
     #[test]

@@ -138,3 +138,184 @@ impl Sources {
         self.windows[self.last].record(index);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::tests::{PROFILES, header, master};
+    use super::super::{SealStream, Sealer};
+    use super::*;
+
+    fn pair(profile: Profile) -> (Sealer, Opener) {
+        (Sealer::new(profile, &master(profile, 1)), Opener::new(profile, &master(profile, 1)))
+    }
+
+    fn sealed(sealer: &mut Sealer, stream: &mut SealStream, sequence: u16) -> Vec<u8> {
+        let mut out = [0; 100];
+        out[..12].copy_from_slice(&header(stream.ssrc(), sequence));
+        let len = sealer.seal_rtp(stream, sequence, &mut out, 12, b"twenty bytes of text", &[]).expect("new");
+        out[..len].to_vec()
+    }
+
+    fn sealed_report(sealer: &mut Sealer, ssrc: Ssrc) -> Vec<u8> {
+        let mut out = [0; 100];
+        out[..4].copy_from_slice(&[0x80, 201, 0, 1]);
+        out[4..8].copy_from_slice(&ssrc.0.to_be_bytes());
+        out[8..20].copy_from_slice(b"and a report");
+        let len = sealer.seal_rtcp(&mut out, 20).expect("there is room");
+        out[..len].to_vec()
+    }
+
+    /// As the packet path calls it: SSRC and sequence number are what the header says.
+    fn open(opener: &mut Opener, packet: &[u8]) -> Result<Vec<u8>, Reason> {
+        let mut packet = packet.to_vec();
+        let sequence = u16::from_be_bytes([packet[2], packet[3]]);
+        let ssrc = rtcp_ssrc(&packet[4..]).expect("twelve bytes");
+        let len = opener.open_rtp(&mut packet, 12, ssrc, sequence)?;
+        Ok(packet[12..12 + len].to_vec())
+    }
+
+    #[test]
+    fn a_packet_opens_once() {
+        for profile in PROFILES {
+            let (mut sealer, mut opener) = pair(profile);
+            let packet = sealed(&mut sealer, &mut SealStream::new(Ssrc(1)), 40_000);
+            assert_eq!(open(&mut opener, &packet).as_deref(), Ok(&b"twenty bytes of text"[..]));
+            assert_eq!(open(&mut opener, &packet), Err(Reason::SrtpReplayed));
+
+            let report = sealed_report(&mut sealer, Ssrc(1));
+            let mut copy = report.clone();
+            assert_eq!(opener.open_rtcp(&mut copy), Ok(20));
+            assert_eq!(copy[8..20], *b"and a report");
+            assert_eq!(opener.open_rtcp(&mut report.clone()), Err(Reason::SrtpReplayed));
+        }
+    }
+
+    #[test]
+    fn a_packet_older_than_the_window_is_refused() {
+        let (mut sealer, mut opener) = pair(Profile::AeadAes128Gcm);
+        let mut stream = SealStream::new(Ssrc(1));
+        let packets: Vec<_> =
+            (0..1025).map(|at| sealed(&mut sealer, &mut stream, 65_000_u16.wrapping_add(at))).collect();
+        assert!(open(&mut opener, &packets[2]).is_ok());
+        assert!(open(&mut opener, &packets[1024]).is_ok());
+        assert_eq!(open(&mut opener, &packets[0]), Err(Reason::SrtpTooOld));
+        assert!(open(&mut opener, &packets[1]).is_ok());
+    }
+
+    #[test]
+    fn tampering_with_any_byte_is_refused_and_changes_nothing() {
+        for profile in PROFILES {
+            let (mut sealer, mut opener) = pair(profile);
+            let mut stream = SealStream::new(Ssrc(1));
+            let first = sealed(&mut sealer, &mut stream, 500);
+            assert!(open(&mut opener, &first).is_ok());
+            let packet = sealed(&mut sealer, &mut stream, 501);
+            for at in 0..packet.len() {
+                for flip in [1, 0x80, 0xff] {
+                    let mut forged = packet.clone();
+                    forged[at] ^= flip;
+                    let refused = open(&mut opener, &forged).expect_err("it is not what was sealed");
+                    let replayed = at == 3 && forged[3] == first[3];
+                    let expected = if replayed { Reason::SrtpReplayed } else { Reason::SrtpAuthentication };
+                    assert!(
+                        refused == expected || refused == Reason::SrtpTooOld,
+                        "{profile:?} byte {at}: {refused:?}"
+                    );
+                }
+            }
+            assert!(open(&mut opener, &packet).is_ok());
+            assert!(open(&mut opener, &sealed(&mut sealer, &mut stream, 502)).is_ok());
+            assert_eq!(opener.rtp_sources.ssrcs.len(), 1);
+
+            let report = sealed_report(&mut sealer, Ssrc(1));
+            for at in 0..report.len() {
+                for flip in [1, 0x80, 0xff] {
+                    let mut forged = report.clone();
+                    forged[at] ^= flip;
+                    assert_eq!(
+                        opener.open_rtcp(&mut forged),
+                        Err(Reason::SrtpAuthentication),
+                        "{profile:?} byte {at}"
+                    );
+                }
+            }
+            assert_eq!(opener.rtcp_sources.ssrcs.len(), 0);
+            assert_eq!(opener.open_rtcp(&mut report.clone()), Ok(20));
+        }
+    }
+
+    #[test]
+    fn truncated_packets_are_refused() {
+        for profile in PROFILES {
+            let (mut sealer, mut opener) = pair(profile);
+            let packet = sealed(&mut sealer, &mut SealStream::new(Ssrc(1)), 1);
+            for len in 12..packet.len() {
+                assert!(open(&mut opener, &packet[..len]).is_err(), "{profile:?} {len} bytes");
+            }
+            let report = sealed_report(&mut sealer, Ssrc(1));
+            for len in 0..report.len() {
+                assert!(opener.open_rtcp(&mut report[..len].to_vec()).is_err(), "{profile:?} {len} bytes");
+            }
+            assert_eq!(opener.open_rtp(&mut [0; 40], usize::MAX, Ssrc(1), 1), Err(Reason::TooShort));
+        }
+    }
+
+    #[test]
+    fn a_reflected_packet_does_not_open() {
+        let profile = Profile::AeadAes256Gcm;
+        let mut opener = Opener::new(profile, &master(profile, 2));
+        let mut sealer = Sealer::new(profile, &master(profile, 1));
+        let packet = sealed(&mut sealer, &mut SealStream::new(Ssrc(1)), 1);
+        assert_eq!(open(&mut opener, &packet), Err(Reason::SrtpAuthentication));
+    }
+
+    #[test]
+    fn sources_are_bounded_and_strangers_use_none_up() {
+        let (mut sealer, mut opener) = pair(Profile::AeadAes128Gcm);
+        for ssrc in 0..1000 {
+            let mut forged = header(Ssrc(ssrc), 1).to_vec();
+            forged.extend([0; 40]);
+            assert_eq!(open(&mut opener, &forged), Err(Reason::SrtpAuthentication));
+        }
+        let mut streams: Vec<_> = (0..=MAX_SOURCES as u32).map(|ssrc| SealStream::new(Ssrc(ssrc))).collect();
+        for stream in &mut streams[..MAX_SOURCES] {
+            assert!(open(&mut opener, &sealed(&mut sealer, stream, 1)).is_ok());
+            assert!(opener.open_rtcp(&mut sealed_report(&mut sealer, stream.ssrc())).is_ok());
+        }
+        let excess = &mut streams[MAX_SOURCES];
+        assert_eq!(open(&mut opener, &sealed(&mut sealer, excess, 1)), Err(Reason::SrtpTooManySources));
+        let mut report = sealed_report(&mut sealer, excess.ssrc());
+        assert_eq!(opener.open_rtcp(&mut report), Err(Reason::SrtpTooManySources));
+        assert!(open(&mut opener, &sealed(&mut sealer, &mut streams[0], 2)).is_ok());
+    }
+
+    #[test]
+    fn two_full_cycles_of_sequence_numbers_open() {
+        let (mut sealer, mut opener) = pair(Profile::AeadAes128Gcm);
+        let mut stream = SealStream::new(Ssrc(1));
+        let mut sequence = 60_000_u16;
+        for _ in 0..2 * 65_536 + 10_000 {
+            let mut out = [0; 32];
+            let len = sealer.seal_rtp(&mut stream, sequence, &mut out, 12, &[1, 2, 3], &[]).expect("new");
+            assert_eq!(opener.open_rtp(&mut out[..len], 12, Ssrc(1), sequence), Ok(3));
+            sequence = sequence.wrapping_add(1);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_open(
+            mut packet in prop::collection::vec(any::<u8>(), 0..120),
+            header_len in 0..140_usize,
+            ssrc: u32,
+            sequence: u16,
+            profile in prop::sample::select(PROFILES.to_vec()),
+        ) {
+            let (_, mut opener) = pair(profile);
+            prop_assert!(opener.open_rtcp(&mut packet.clone()).is_err());
+            prop_assert!(opener.open_rtp(&mut packet, header_len, Ssrc(ssrc), sequence).is_err());
+        }
+    }
+}

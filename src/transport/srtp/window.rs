@@ -96,3 +96,104 @@ fn word(index: u64) -> usize {
 fn bit(index: u64) -> u64 {
     1 << (index % 64)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The estimate as appendix A of RFC 3711 writes it, on roll-over counter and sequence number.
+    fn appendix_a(highest: u64, sequence: u16) -> i64 {
+        let (roll_over, newest) = ((highest >> 16) as i64, i64::from(highest as u16));
+        let sequence = i64::from(sequence);
+        let roll_over = if newest < 32_768 {
+            if sequence - newest > 32_768 { roll_over - 1 } else { roll_over }
+        } else if newest - 32_768 > sequence {
+            roll_over + 1
+        } else {
+            roll_over
+        };
+        roll_over * 0x1_0000 + sequence
+    }
+
+    fn window_at(highest: u64) -> Window {
+        let mut window = Window::default();
+        window.record(highest);
+        window
+    }
+
+    #[test]
+    fn the_first_sequence_number_may_be_any() {
+        for sequence in [0, 1, 0x7fff, 0x8000, 0xffff] {
+            assert_eq!(Window::default().index_of(sequence), Ok(Some(u64::from(sequence))));
+        }
+    }
+
+    #[test]
+    fn nothing_comes_before_index_zero() {
+        assert_eq!(window_at(5).index_of(0xffff), Ok(None));
+        assert_eq!(window_at(0).index_of(0x8001), Ok(None));
+        assert_eq!(window_at(0).index_of(0x8000), Ok(Some(0x8000)));
+    }
+
+    #[test]
+    fn the_last_index_is_usable_and_nothing_after_it() {
+        let window = window_at(MAX_INDEX);
+        assert_eq!(window.index_of(0xffff), Ok(Some(MAX_INDEX)));
+        assert_eq!(window.index_of(0), Err(Reason::SealKeyExhausted));
+    }
+
+    #[test]
+    fn a_long_jump_forgets_everything_behind_the_window() {
+        for jump in [WIDTH - 1, WIDTH, WIDTH + 1, 10 * WIDTH] {
+            let mut window = window_at(5);
+            window.record(5 + jump);
+            for index in 6 + jump - WIDTH..5 + jump {
+                let expected = if index == 5 { Err(Refused::Used) } else { Ok(()) };
+                assert_eq!(window.check(index), expected, "{index} after a jump of {jump}");
+            }
+            assert_eq!(window.check(5 + jump - WIDTH), Err(Refused::TooOld));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_estimate_is_that_of_the_specification(highest in 0..=MAX_INDEX, sequence: u16) {
+            let expected = appendix_a(highest, sequence);
+            let found = window_at(highest).index_of(sequence);
+            if expected > MAX_INDEX as i64 {
+                prop_assert_eq!(found, Err(Reason::SealKeyExhausted));
+            } else {
+                prop_assert_eq!(found, Ok(u64::try_from(expected).ok()));
+            }
+        }
+
+        #[test]
+        fn a_window_agrees_with_a_list_of_all_indices(
+            first in prop_oneof![Just(0), 0..3000_u64, Just(MAX_INDEX - 100_000)],
+            steps in prop::collection::vec(prop_oneof![8 => -4..8_i64, 2 => -1100..1100_i64, 1 => 0..5000_i64], 1..400),
+        ) {
+            let (mut window, mut all) = (Window::default(), BTreeSet::new());
+            let mut at = first;
+            for step in steps {
+                at = at.saturating_add_signed(step).min(MAX_INDEX);
+                let highest = all.last().copied().unwrap_or(0);
+                let expected = if at + WIDTH <= highest {
+                    Err(Refused::TooOld)
+                } else if all.contains(&at) {
+                    Err(Refused::Used)
+                } else {
+                    Ok(())
+                };
+                prop_assert_eq!(window.check(at), expected, "index {} with {} the highest", at, highest);
+                if expected.is_ok() {
+                    window.record(at);
+                    all.insert(at);
+                }
+            }
+        }
+    }
+}
