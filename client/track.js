@@ -188,8 +188,7 @@ export class LocalTrack {
       await setActive(sender, true);
     } else {
       await setActive(sender, false);
-      // A muted microphone keeps its place, so that nothing has to be waited for.
-      if (this.source !== "microphone" && sender.track) await sender.replaceTrack(null);
+      if (sender.track) await sender.replaceTrack(null);
     }
   }
 }
