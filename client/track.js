@@ -194,7 +194,7 @@ export class LocalTrack {
 }
 
 /** @param {RTCRtpSender} sender @param {boolean} active */
-async function setActive(sender, active) {
+export async function setActive(sender, active) {
   const parameters = sender.getParameters();
   if (parameters.encodings.every((encoding) => (encoding.active ?? true) === active)) return;
   for (const encoding of parameters.encodings) encoding.active = active;
