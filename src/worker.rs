@@ -26,6 +26,7 @@ use std::time::{Duration, Instant};
 
 use slotmap::SlotMap;
 
+use crate::control::{Command, Update};
 use crate::id::{AddressPair, Epoch, ParticipantId, RoomKey};
 use crate::net::SendBatch;
 use crate::observe::reason::Reason;
@@ -33,14 +34,13 @@ use crate::observe::traffic::Traffic;
 use crate::room::clock::ServerClock;
 use crate::room::publication::Publication;
 use crate::room::registry::{ParticipantKey, PublicationKey, Registry};
-use crate::room::{Command, Update};
 use crate::transport::certificate::Certificate;
 use crate::transport::demux::Demux;
 use crate::transport::timer::Wheel;
 use crate::units::Bitrate;
 
-pub use member::Stage;
 use member::Member;
+pub use member::Stage;
 
 /// What can be switched.
 #[derive(Clone, Copy, Debug)]
@@ -170,7 +170,8 @@ impl Worker {
     /// Makes handling this participant panic at a stage, so that tests can see that nobody else notices.
     #[doc(hidden)]
     pub fn inject_panic(&mut self, participant: ParticipantId, epoch: Epoch, stage: Stage) {
-        if let Some(member) = self.registry.find(participant, epoch).and_then(|key| self.members.get_mut(key)) {
+        if let Some(member) = self.registry.find(participant, epoch).and_then(|key| self.members.get_mut(key))
+        {
             member.fault = Some(stage);
         }
     }

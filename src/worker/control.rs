@@ -12,7 +12,8 @@ use crate::room::participant::Participant;
 use crate::room::publication::{Publication, Published};
 use crate::room::route::Route;
 use crate::room::registry::{ParticipantKey, PublicationKey};
-use crate::room::{Command, Join, Media, Publish, Update};
+use crate::control::{Command, Join, Update};
+use crate::room::{Media, Publish};
 use crate::transport::Transport;
 
 impl Worker {

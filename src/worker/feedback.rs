@@ -10,7 +10,7 @@ use crate::net::SendBatch;
 use crate::observe::reason::Reason;
 use crate::observe::traffic::add;
 use crate::room::Feedback;
-use crate::room::Update;
+use crate::control::Update;
 use crate::room::clock::{SenderReport, ServerClock, ticks};
 use crate::room::publication::Publication;
 use crate::room::registry::{ParticipantKey, PublicationKey};
