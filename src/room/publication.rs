@@ -280,7 +280,7 @@ impl Numbering {
         if self.after_jump == Some(sequence) {
             self.after_jump = None;
             // Far from every number that was used before.
-            let restarted = ((highest >> 16) + 2 << 16) + u64::from(sequence);
+            let restarted = (((highest >> 16) + 2) << 16) + u64::from(sequence);
             self.highest = Some(restarted);
             return Some((restarted, true));
         }
