@@ -130,6 +130,9 @@ impl Loop {
                 }
                 self.worker.handle_fresh(now, &mut batch, &mut outlet);
                 outlet.flush(&mut batch);
+                for _ in 0..received.too_long() {
+                    self.worker.traffic.dropped.count(Reason::TooLong);
+                }
             }
             let now = self.clock.now();
             for _ in 0..COMMANDS_PER_TURN {
