@@ -12,7 +12,7 @@
 //! [`signal::http`] accepts the request → [`signal::ws`] carries its messages → [`signal::session`] gives them
 //! an order and survives the carrier → [`signal::join`] enters the room → [`signal::negotiate`] answers the
 //! offer with [`signal::sdp`] → [`signal::room`] tells the others and compiles the change into a
-//! [`room::Command`] for the worker → [`signal::leave`] says goodbye.
+//! [`control::Command`] for the worker → [`signal::leave`] says goodbye.
 //!
 //! # Invariants
 //! * `transport`, `rtp`, `room` hold no socket, clock, lock or task: bytes and `now` are arguments
@@ -33,6 +33,8 @@ pub mod transport;
 pub mod rtp;
 
 pub mod room;
+
+pub mod control;
 
 pub mod worker;
 

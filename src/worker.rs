@@ -27,6 +27,7 @@ use std::time::{Duration, Instant};
 
 use slotmap::SlotMap;
 
+use crate::control::{Command, Update};
 use crate::id::{AddressPair, Epoch, ParticipantId, RoomKey};
 use crate::net::SendBatch;
 use crate::observe::reason::Reason;
@@ -34,7 +35,6 @@ use crate::observe::traffic::Traffic;
 use crate::room::clock::ServerClock;
 use crate::room::publication::Publication;
 use crate::room::registry::{ParticipantKey, PublicationKey, Registry};
-use crate::room::{Command, Update};
 use crate::transport::certificate::Certificate;
 use crate::transport::demux::Demux;
 use crate::transport::timer::Wheel;

@@ -6,13 +6,14 @@ use rand::RngExt as _;
 
 use super::Worker;
 use super::member::{Due, Member, Seals};
+use crate::control::{Command, Join, Update};
 use crate::id::{PublicationId, Ssrc};
 use crate::observe::reason::Reason;
 use crate::room::participant::Participant;
 use crate::room::publication::{Publication, Published};
 use crate::room::registry::{ParticipantKey, PublicationKey};
 use crate::room::route::Route;
-use crate::room::{Command, Join, Media, Publish, Update};
+use crate::room::{Media, Publish};
 use crate::transport::Transport;
 
 impl Worker {
