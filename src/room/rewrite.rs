@@ -75,8 +75,9 @@ pub struct Rewriter {
 }
 
 impl Rewriter {
-    /// `start`: the number before the slot's first. The wire should start below 2¹⁵, so that receivers that lose
-    /// the first packets estimate the roll-over counter right (RFC 3711 §3.3.1).
+    /// `start` is random; the slot's first number is drawn from it between 2¹⁰ and 2¹⁵: above, so that a late packet
+    /// before the first has a number too, and below, so that receivers that lose the first packets estimate the
+    /// roll-over counter right (RFC 3711 §3.3.1).
     #[must_use]
     pub fn new(start: u16) -> Self {
         Self {
@@ -84,7 +85,7 @@ impl Rewriter {
             count: 0,
             highest: 0,
             // One cycle up, so that nothing late underflows; the wire shows the low 16 bits only.
-            last_sequence: (1 << 16) + u64::from(start & 0x7fff),
+            last_sequence: (1 << 16) + 1024 + u64::from(start % 30_000),
             last_timestamp: None,
             last_picture: None,
         }

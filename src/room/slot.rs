@@ -76,7 +76,7 @@ impl Slot {
             report_due: false,
             repeats: Repeats::default(),
             sealed: Sealed::default(),
-            rtx_sequence: start,
+            rtx_sequence: 1024 + start % 30_000,
             rewriter: Rewriter::new(start),
             own_since: 0,
             carried_before: false,

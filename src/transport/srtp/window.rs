@@ -161,7 +161,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_estimate_is_that_of_the_specification(highest in 0..=MAX_INDEX, sequence: u16) {
+        fn the_estimate_is_that_of_the_specification(
+            highest in prop_oneof![0..=MAX_INDEX, 0..0x3_0000_u64],
+            ahead in prop_oneof![any::<u16>(), 0x7ffe..=0x8002_u16],
+        ) {
+            let sequence = (highest as u16).wrapping_add(ahead);
             let expected = appendix_a(highest, sequence);
             let found = window_at(highest).index_of(sequence);
             if expected > MAX_INDEX as i64 {
