@@ -232,10 +232,8 @@ impl Room {
             participant.tokens.confirm();
         }
         let fresh = participant.stream.handle_envelope(now, incoming.s, incoming.a);
-        if fresh {
-            if let Err(objection) = self.obey(now, id, incoming.s, incoming.body) {
-                self.object(now, id, incoming.s, objection);
-            }
+        if fresh && let Err(objection) = self.obey(now, id, incoming.s, incoming.body) {
+            self.object(now, id, incoming.s, objection);
         }
         self.notice_life(now, id);
         if let Some(participant) = self.participants.get_mut(&id) {

@@ -186,11 +186,14 @@ async fn a_frame_beyond_the_limit_ends_the_connection_but_not_the_session() {
     let (mut ada, welcome) = site.join("Ada").await;
     // The server may close before all of it is written.
     let _ = ada.socket.send(Message::text("x".repeat(1 << 20))).await;
+    let mut code = None;
     while let Some(Ok(message)) = ada.socket.next().await {
         if let Message::Close(Some(frame)) = message {
-            assert_eq!(u16::from(frame.code), 1009);
+            code = Some(u16::from(frame.code));
         }
     }
+    // A reset, because not everything was read, may overtake the code.
+    assert!(matches!(code, None | Some(1009)), "{code:?}");
     assert_eq!(site.house.refused.get(Reason::MessageTooLarge), 1);
     let mut again = site.connect().await;
     again.say(resume(&welcome, &welcome["resume"], 1)).await;
