@@ -18,6 +18,7 @@ use crate::room::{Command, Kind, Media, SendingSection};
 use crate::rtp::extension::ExtensionIds;
 use crate::transport::{Credentials, DtlsRole, Remote};
 
+mod documents;
 mod model;
 mod people;
 mod wire;

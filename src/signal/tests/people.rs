@@ -468,6 +468,26 @@ async fn an_empty_room_keeps_its_numbers_for_a_minute() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn empty_rooms_make_way_for_new_ones() {
+    let house = House::new(Settings { rooms: 2, ..Settings::default() });
+    let _ada = house.join("Ada").await;
+    let in_room = |room: usize| {
+        let mut hello = hello("Ben");
+        hello["room"] = json!(format!("room-{room}"));
+        hello
+    };
+    for room in 0..20 {
+        let mut ben = house.join_as(in_room(room)).await.expect("the last room is empty");
+        ben.say("bye", json!({})).await;
+        ben.ending().await;
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(house.rooms.count(), 2);
+    let _ben = house.join_as(in_room(99)).await.expect("let in");
+    assert_eq!(house.refusal(in_room(100)).await, "too_many_rooms");
+}
+
+#[tokio::test(start_paused = true)]
 async fn everyone_is_told_that_the_server_stops() {
     let house = House::new(Settings::default());
     let mut ada = house.join("Ada").await;
