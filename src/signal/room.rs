@@ -8,9 +8,10 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::control::{Command, Update};
 use crate::id::{Epoch, ParticipantId, PublicationId, RoomKey, SessionId, TransportNumber};
 use crate::observe::reason::Reason;
-use crate::room::{Command, Have, Media, Publish, Update, Want};
+use crate::room::{Have, Media, Publish, Want};
 
 use super::carrier::{Carrier, Close};
 use super::message::{Acked, Participant as Listed, Publication, Restart, RoomInfo, Snapshot};
