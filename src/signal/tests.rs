@@ -12,9 +12,10 @@ use super::message::{FromClient, decode};
 use super::negotiate::{Answered, Refusal};
 use super::rooms::{Event, Handle, Rooms};
 use super::{Door, Negotiate, Settings, Workers, join, now};
+use crate::control::Command;
 use crate::id::{Mid, RoomKey};
 use crate::observe::reason::{Counters, Reason};
-use crate::room::{Command, Kind, Media, SendingSection};
+use crate::room::{Kind, Media, SendingSection};
 use crate::rtp::extension::ExtensionIds;
 use crate::transport::{Credentials, DtlsRole, Remote};
 

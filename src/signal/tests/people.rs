@@ -1,8 +1,9 @@
 //! What participants see of each other: joining, publishing, falling silent, coming back, leaving.
 
 use super::*;
+use crate::control::Update;
 use crate::id::{Epoch, ParticipantId, TransportNumber};
-use crate::room::{Have, Update};
+use crate::room::Have;
 
 fn id_of(client: &Client) -> ParticipantId {
     client.you.parse().expect("an id")
