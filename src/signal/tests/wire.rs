@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use futures_util::{SinkExt as _, StreamExt as _};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::{Error, Message};
@@ -24,6 +25,15 @@ impl Site {
         let router = router(house.rooms.clone());
         tokio::spawn(async move { axum::serve(listener, router).await });
         Self { house, address }
+    }
+
+    async fn get(&self, path: &str, headers: &str) -> String {
+        let mut stream = TcpStream::connect(self.address).await.expect("connected");
+        let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}\r\n");
+        stream.write_all(request.as_bytes()).await.expect("sent");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.expect("an answer");
+        answer
     }
 
     async fn connect(&self) -> Browser {
@@ -240,4 +250,31 @@ async fn a_stopping_server_says_so_and_lets_nobody_in() {
     site.house.rooms.connections_gone().await;
     let Err(Error::Http(answer)) = site.connect_from(None).await else { panic!("not refused") };
     assert_eq!(answer.status(), 503);
+}
+
+#[tokio::test]
+async fn the_clients_files_are_served_with_their_types_and_nothing_else_is() {
+    let site = Site::new(Settings::default()).await;
+    let page = site.get("/", "").await;
+    assert!(
+        page.starts_with("HTTP/1.1 200") && page.contains("content-type: text/html; charset=utf-8"),
+        "{page}"
+    );
+    for header in ["content-security-policy: default-src 'none'", "x-content-type-options: nosniff", "etag: "]
+    {
+        assert!(page.contains(header), "{header}");
+    }
+    assert!(!page.contains("unsafe-inline"));
+    let module = site.get("/motet.js", "").await;
+    assert!(module.contains("content-type: text/javascript; charset=utf-8"), "{module}");
+    let tag = module.lines().find_map(|line| line.strip_prefix("etag: ")).expect("a tag");
+    let again = site.get("/motet.js", &format!("if-none-match: {tag}\r\n")).await;
+    assert!(again.starts_with("HTTP/1.1 304"), "{again}");
+    assert!(site.get("/livez", "").await.ends_with("ok\n"));
+    for path in
+        ["/package.json", "/test/motet.test.js", "/../Cargo.toml", "/%2e%2e/Cargo.toml", "//etc/passwd"]
+    {
+        let answer = site.get(path, "").await;
+        assert!(answer.starts_with("HTTP/1.1 404"), "{path}: {answer}");
+    }
 }
