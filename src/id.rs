@@ -36,6 +36,10 @@ pub struct RoomKey(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Ssrc(pub u32);
 
+/// The canonical name (RFC 3550 §6.5.1) of everything the server sends, in answers and in RTCP. It says nothing
+/// about who speaks: browsers synchronise sound and picture by `msid`.
+pub const CNAME: &str = "motet";
+
 /// The media identification of one SDP section (RFC 8843); names a slot on the wire.
 pub type Mid = ShortName<16>;
 
@@ -176,6 +180,62 @@ macro_rules! hex_id {
 hex_id!(ParticipantId);
 hex_id!(SessionId);
 
+/// A room's name in links and messages: 1 to 64 bytes of `A–Z a–z 0–9 . _ ~ -` and percent-escapes (RFC 3986
+/// §2.1) of UTF-8. Kept in one canonical spelling, so that `%2f` and `%2F` are the same room.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RoomId(std::sync::Arc<str>);
+
+impl RoomId {
+    /// The longest canonical id, in bytes.
+    pub const MAX_BYTES: usize = 64;
+
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for RoomId {
+    type Err = BadId;
+
+    fn from_str(text: &str) -> Result<Self, BadId> {
+        if text.is_empty() || text.len() > Self::MAX_BYTES {
+            return Err(BadId);
+        }
+        let unreserved = |byte: u8| byte.is_ascii_alphanumeric() || b"._~-".contains(&byte);
+        let (mut canonical, mut decoded) = (String::new(), Vec::new());
+        let mut bytes = text.bytes();
+        while let Some(byte) = bytes.next() {
+            let value = match byte {
+                b'%' => {
+                    let mut digit = || bytes.next().and_then(|b| char::from(b).to_digit(16)).ok_or(BadId);
+                    (digit()? * 16 + digit()?) as u8
+                }
+                byte if unreserved(byte) => byte,
+                _ => return Err(BadId),
+            };
+            decoded.push(value);
+            if unreserved(value) {
+                canonical.push(char::from(value));
+            } else {
+                canonical.push_str(&format!("%{value:02X}"));
+            }
+        }
+        let decoded = std::str::from_utf8(&decoded).map_err(|_| BadId)?;
+        if decoded.chars().any(char::is_control) {
+            return Err(BadId);
+        }
+        Ok(Self(canonical.into()))
+    }
+}
+
+/// Rooms are private to those who know the link: ids stay out of logs.
+impl fmt::Debug for RoomId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RoomId")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -186,6 +246,18 @@ mod tests {
         assert!(Mid::new(&[b'a'; 17]).is_none());
         assert!(Mid::new(b"a b").is_none());
         assert_eq!(Mid::new(b"0").expect("short").as_str(), "0");
+    }
+
+    #[test]
+    fn room_ids_have_one_spelling() {
+        let canonical = |text: &str| text.parse::<RoomId>().map(|id| id.as_str().to_owned());
+        assert_eq!(canonical("Garden_1.~-"), Ok("Garden_1.~-".into()));
+        assert_eq!(canonical("caf%c3%a9"), Ok("caf%C3%A9".into()));
+        assert_eq!(canonical("%41"), Ok("A".into()));
+        for bad in ["", "a b", "a/b", "é", "%", "%4", "%zz", "%ff", "%00", "%+1", &"a".repeat(65)] {
+            assert_eq!(canonical(bad), Err(BadId), "{bad}");
+        }
+        assert!(canonical(&"a".repeat(64)).is_ok());
     }
 
     #[test]

@@ -1,2 +1,3 @@
 //! What an operator sees: reasons and their counters, log lines.
 pub mod reason;
+pub mod traffic;

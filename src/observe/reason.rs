@@ -49,12 +49,16 @@ reasons! {
     StunFingerprint = "stun_fingerprint",
     /// An attribute that must be understood is not.
     StunUnknownAttribute = "stun_unknown_attribute",
+    /// The client takes us for the controlling side of ICE.
+    StunRoleConflict = "stun_role_conflict",
     /// No authenticated check for longer than consent lasts (RFC 7675).
     ConsentExpired = "consent_expired",
 
     // DTLS
     /// A DTLS packet from an address that has no authenticated check.
     DtlsUnauthenticated = "dtls_unauthenticated",
+    /// An unprotected alert or data: anybody could have written it.
+    DtlsUnprotected = "dtls_unprotected",
     /// More handshake bytes than one transport may send.
     DtlsTooManyBytes = "dtls_too_many_bytes",
     /// The handshake did not end in time.
@@ -189,6 +193,22 @@ reasons! {
     Panicked = "panicked",
     /// The server is shutting down.
     ShuttingDown = "shutting_down",
+    /// Does not read or acknowledge what it is sent.
+    SlowReader = "slow_reader",
+}
+
+impl serde::Serialize for Reason {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for Reason {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
+        let known = Self::ALL.iter().copied().find(|reason| reason.as_str() == text);
+        known.ok_or_else(|| serde::de::Error::custom("unknown reason"))
+    }
 }
 
 /// One counter for each reason. Written by one worker or by signaling tasks, read by anyone.

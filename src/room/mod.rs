@@ -3,6 +3,20 @@
 //! The other half (roster, permissions, everything in JSON) is [`crate::signal::room`]. It compiles changes
 //! into [`Command`]s; the answers are [`Update`]s, of which only the newest of a kind matters.
 
+pub mod clock;
+pub mod history;
+pub mod keyframe;
+pub mod nack;
+pub mod participant;
+pub mod publication;
+pub mod registry;
+pub mod retransmit;
+pub mod rewrite;
+pub mod route;
+pub mod select;
+pub mod slot;
+pub mod subscription;
+
 use std::collections::BTreeMap;
 
 use crate::id::{Epoch, Mid, ParticipantId, PublicationId, Rid, RoomKey, Ssrc, TransportNumber};
@@ -167,6 +181,8 @@ pub struct ReceiveSection {
     /// The server's choice, for the slot's life.
     pub ssrc: Ssrc,
     pub rtx_ssrc: Option<Ssrc>,
+    /// Whether the client may ask for lost packets; without RTX it gets the identical bytes.
+    pub nack: bool,
 }
 
 /// What a participant wants to receive: always the whole wish, never a change to it.

@@ -1,1 +1,131 @@
 //! A participant's door: HTTP, WebSocket, messages, sessions, rooms.
+//!
+//! The journey: [`http`] accepts the request → [`ws`] is the connection, one task each → [`message`] reads what
+//! arrives → [`join`] checks a `hello` and has [`negotiate`] answer its offer → [`rooms`] finds the room's task
+//! → [`room`] enters the participant, whose [`session`] outlives the connection → [`track`] obeys what it says
+//! later → [`leave`] ends it.
+//!
+//! A room's task owns everything about its participants but the media. It waits for nobody: to clients it
+//! writes through a bounded [`carrier`], to workers through [`Workers`], and what workers report is kept in a
+//! mailbox of which only the newest matters.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::id::RoomKey;
+use crate::observe::reason::{Counters, Reason};
+use crate::room::Command;
+use crate::transport::Credentials;
+
+pub mod carrier;
+pub mod http;
+pub mod join;
+pub mod leave;
+pub mod message;
+pub mod negotiate;
+pub mod room;
+pub mod rooms;
+pub mod sdp;
+pub mod session;
+pub mod track;
+pub mod ws;
+
+use negotiate::{Answered, Environment, Negotiator, Refusal};
+
+/// The media workers as rooms see them.
+pub trait Workers: Send + Sync + 'static {
+    /// How many there are; [`rooms::worker_of`] tells which one a room lives on.
+    fn count(&self) -> usize;
+
+    /// Hands a command to the room's worker without waiting.
+    ///
+    /// # Errors
+    /// [`Reason::Overloaded`] where the worker cannot take it.
+    fn command(&self, room: RoomKey, command: Command) -> Result<(), Reason>;
+}
+
+/// The SDP state of one transport; [`Negotiator`], or a stand-in in tests.
+pub trait Negotiate: Send {
+    /// What our answers say for the transport's life.
+    fn local(&self) -> &Credentials;
+
+    /// Answers an offer; a refusal changes nothing.
+    ///
+    /// # Errors
+    /// Why the offer is not answered.
+    fn answer(&mut self, offer: &str) -> Result<Answered, Refusal>;
+}
+
+impl Negotiate for Negotiator {
+    fn local(&self) -> &Credentials {
+        Self::local(self)
+    }
+
+    fn answer(&mut self, offer: &str) -> Result<Answered, Refusal> {
+        Self::answer(self, offer)
+    }
+}
+
+/// Makes the negotiation of a new transport on the worker of the given index.
+pub type NewTransport = Box<dyn Fn(usize) -> Box<dyn Negotiate> + Send + Sync>;
+
+/// The real negotiation. `environments`: one for each worker, in order.
+#[must_use]
+pub fn negotiators(environments: Vec<Environment>) -> NewTransport {
+    Box::new(move |worker| Box::new(Negotiator::new(&environments[worker % environments.len()])))
+}
+
+/// Everything that tasks of this directory share.
+pub struct Door {
+    pub settings: Settings,
+    pub workers: Arc<dyn Workers>,
+    pub new_transport: NewTransport,
+    /// What was refused, by reason.
+    pub refused: Arc<Counters>,
+}
+
+/// The limits of this directory; [`crate::config`] says why each is what it is.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub sizes: message::SizeLimits,
+    pub messages_per_second: u32,
+    pub burst: u32,
+    pub offers_per_10s: usize,
+    /// For the first message of a connection.
+    pub hello_within: Duration,
+    /// How long somebody is kept after the last sign of life.
+    pub removed_after: Duration,
+    pub rooms: usize,
+    pub participants: usize,
+    pub publications: usize,
+    /// How long an empty room keeps its numbers.
+    pub room_grace: Duration,
+    /// Sections of an offer; told to clients, enforced by the negotiation.
+    pub sections: usize,
+    /// Origins whose pages may connect beside our own.
+    pub origins: Vec<String>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            sizes: message::SizeLimits { frame_bytes: 512 << 10, message_bytes: 64 << 10, depth: 16 },
+            messages_per_second: 50,
+            burst: 200,
+            offers_per_10s: 4,
+            hello_within: Duration::from_secs(5),
+            removed_after: Duration::from_secs(30),
+            rooms: 10_000,
+            participants: 1000,
+            publications: 8,
+            room_grace: Duration::from_secs(60),
+            sections: 96,
+            origins: Vec::new(),
+        }
+    }
+}
+
+/// The clock of this directory; tests stop it by pausing tokio's.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}

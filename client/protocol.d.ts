@@ -1,0 +1,212 @@
+// The wire messages, as PROTOCOL.md specifies them. One interface for each kind; field names are the wire's.
+
+/** Sixteen lower-case hexadecimal digits. */
+export type ParticipantId = string;
+/** Never used twice in a room; also the CSRC of the packets that carry it. */
+export type PublicationId = number;
+/** The mid of a section: names a slot, or the section that carries one's own publication. */
+export type Mid = string;
+export type Kind = "audio" | "video";
+export type Source = "microphone" | "camera" | "screen" | "screen-audio";
+
+/** What messages carry; those of the carrier itself have no `s`. `s` counts from 1 in each direction; `a` is the highest `s` seen. */
+export interface Envelope {
+  s?: number;
+  a?: number;
+}
+
+export interface Publish {
+  mid: Mid;
+  kind: Kind;
+  source: Source;
+  muted?: boolean;
+}
+
+export interface ParticipantInfo {
+  id: ParticipantId;
+  name: string;
+  away?: boolean;
+}
+
+export interface PublicationInfo {
+  id: PublicationId;
+  participant: ParticipantId;
+  kind: Kind;
+  source: Source;
+  muted?: boolean;
+  /** Only on one's own. */
+  mid?: Mid;
+}
+
+export interface Wish {
+  /** Physical pixels; 0: not at all. */
+  height: number;
+  /** 0–255, higher first. */
+  priority: number;
+}
+
+export interface SlotState {
+  slot: Mid;
+  publication: PublicationId | null;
+  /** Decided but not begun: no name may be shown. */
+  pending?: boolean;
+  /** The slot's RTP timestamp of the first packet of this binding. */
+  fromTs?: number;
+  /** 0 is the largest encoding. */
+  layer?: number;
+  /** Why not more. */
+  why?: string;
+}
+
+export interface HaveState {
+  /** Of the `want` that it answers. */
+  n: number;
+  slots: SlotState[];
+}
+
+export interface RoomState {
+  rev: number;
+  total: number;
+}
+
+// Client to server
+
+export interface Hello extends Envelope {
+  t: "hello";
+  caps?: string[];
+  room: string;
+  name?: string;
+  offer: string;
+  publish?: Publish[];
+  want?: WantState;
+  /** Of an earlier session in this room, whose participant id is to be kept. */
+  session?: string;
+  token?: string;
+}
+export interface Resume extends Envelope {
+  t: "resume";
+  session: string;
+  token: string;
+}
+export interface Bye extends Envelope {
+  t: "bye";
+}
+export interface Offer extends Envelope {
+  t: "offer";
+  transport: number;
+  sdp: string;
+  publish?: Publish[];
+}
+export interface PublishMessage extends Envelope {
+  t: "publish";
+  publish: Publish[];
+}
+export interface Unpublish extends Envelope {
+  t: "unpublish";
+  publication: PublicationId;
+}
+export interface Mute extends Envelope {
+  t: "mute";
+  publication: PublicationId;
+  muted: boolean;
+}
+export interface WantState {
+  n: number;
+  default: Wish;
+  publications: Record<string, Wish>;
+}
+export interface Want extends Envelope, WantState {
+  t: "want";
+}
+export interface Name extends Envelope {
+  t: "name";
+  name: string;
+}
+export interface Ping extends Envelope {
+  t: "ping";
+}
+
+// Both
+
+export interface Ack extends Envelope {
+  t: "ack";
+}
+
+// Server to client
+
+export interface Welcome extends Envelope {
+  t: "welcome";
+  caps: string[];
+  session: string;
+  epoch: number;
+  /** The token of the next `resume`. */
+  resume: string;
+  you: ParticipantId;
+  answer: string;
+  room: RoomState;
+  participants: ParticipantInfo[];
+  publications: PublicationInfo[];
+  have: HaveState;
+  limits: Record<string, number>;
+}
+export interface Refuse extends Envelope {
+  t: "refuse";
+  reason: string;
+  hint: string;
+  retryMs?: number;
+}
+export interface Resumed extends Envelope {
+  t: "resumed";
+  /** The token of the next one. */
+  resume: string;
+}
+export interface Snapshot extends Envelope {
+  t: "snapshot";
+  room: RoomState;
+  participants: ParticipantInfo[];
+  publications: PublicationInfo[];
+}
+export interface Pong extends Envelope {
+  t: "pong";
+}
+export interface Answer extends Envelope {
+  t: "answer";
+  transport: number;
+  sdp: string;
+}
+export interface RoomDelta extends Envelope {
+  t: "room";
+  rev: number;
+  // Applied in this order.
+  unpublished?: PublicationId[];
+  left?: { id: ParticipantId; reason: string }[];
+  joined?: ParticipantInfo[];
+  changed?: ParticipantInfo[];
+  published?: PublicationInfo[];
+  total: number;
+}
+export interface Have extends Envelope, HaveState {
+  t: "have";
+}
+export interface Restart extends Envelope {
+  t: "restart";
+  reason: string;
+}
+export interface ErrorMessage extends Envelope {
+  t: "error";
+  /** The `s` of the message that failed. */
+  id?: number;
+  reason: string;
+  hint: string;
+  retryMs?: number;
+}
+export interface Goaway extends Envelope {
+  t: "goaway";
+  inMs: number;
+  reason: string;
+}
+
+export type ClientMessage =
+  | Hello | Resume | Ack | Ping | Bye | Offer | PublishMessage | Unpublish | Mute | Want | Name;
+export type ServerMessage =
+  | Welcome | Refuse | Resumed | Ack | Pong | Answer | Restart | RoomDelta | Snapshot | Have | ErrorMessage | Goaway;

@@ -1,0 +1,575 @@
+// A room as its members see it: who is there, what each shows, and one's own camera and microphone. It outlives
+// carriers, connections and sessions; only `leave` and the server's refusal end it.
+
+import { Connection } from "./connection.js";
+import { MotetError, asMotetError } from "./errors.js";
+import { Participant, Publication } from "./participant.js";
+import { Playback } from "./playback.js";
+import { Signal } from "./signal.js";
+import { Slots } from "./slots.js";
+import { LocalTrack } from "./track.js";
+import { Wants } from "./want.js";
+
+/** @import { Carrier } from "./signal.js" */
+/** @import { WantEnvironment } from "./want.js" */
+/** @import { DeviceChoice, JoinOptions, OpenedDevices, Room as PublicRoom, RoomEventMap, RoomState } from "./types.d.ts" */
+/**
+ * @import { ErrorMessage, HaveState, ParticipantId, ParticipantInfo, PublicationId, PublicationInfo, Publish, RoomDelta,
+ *   ServerMessage, Snapshot, Source, Welcome } from "./protocol.d.ts"
+ */
+
+/**
+ * Everything that a browser provides, so that tests can provide it instead.
+ * @typedef {object} OwnEnvironment
+ * @property {(url: string) => Carrier} openSocket
+ * @property {(configuration: RTCConfiguration) => RTCPeerConnection} createPeer
+ * @property {() => HTMLAudioElement} createAudio
+ * @property {(source: Source, choice: DeviceChoice) => Promise<MediaStreamTrack>} openTrack
+ * @property {(choice: { camera?: DeviceChoice, microphone?: DeviceChoice }) => Promise<OpenedDevices>} openDevices
+ * @property {EventTarget | undefined} window
+ * @property {(EventTarget & { type?: string }) | undefined} network `navigator.connection`
+ * @typedef {OwnEnvironment & WantEnvironment} Environment
+ */
+
+/** Refusals after which the same request may succeed. */
+const PASSING = new Set(["unknown_session", "resume_token", "slow_reader", "unreachable", "timeout", "connection_failed", "overloaded", "rate_limited", "shutting_down"]);
+/** ms between attempts to join anew, shortened by up to half at random. Higher keeps people waiting after an outage, lower storms a restarted server. */
+const REJOIN_FIRST = 200;
+const REJOIN_MOST = 10_000;
+/** The screen is what people look at. */
+const SCREEN_PRIORITY = 10;
+
+/** @implements {PublicRoom} */
+export class Room extends EventTarget {
+  /** @readonly @type {string} */ id;
+  /** @type {RoomState} */ state = "connecting";
+  /** @type {Participant} */ me;
+  /** @type {Map<ParticipantId, Participant>} */ participants = new Map();
+  total = 0;
+  /** @readonly @type {LocalTrack} */ camera;
+  /** @readonly @type {LocalTrack} */ microphone;
+
+  /** @type {Environment} */ #environment;
+  /** @type {string} */ #url;
+  /** @type {{ room: string, name: string }} */ #options;
+  /** @type {LocalTrack[]} */ #tracks;
+  /** @type {Wants} */ #wants;
+  /** @type {Playback} */ #playback;
+  /** @type {Signal | null} */ #signal = null;
+  /** @type {Connection | null} */ #connection = null;
+  #slots = new Slots();
+  #rev = 0;
+  /** Counts the session's peer connections. */ #transport = 0;
+  /** The `s` of the last offer. */ #offerNumber = 0;
+  /** In the room, as far as the server said: deltas and mutes make sense. */ #entered = false;
+  /** @type {string | undefined} */ #networkType;
+  /** Ends every listener at once. */ #listening = new AbortController();
+  /** @type {(() => void) | null} */ #wake = null;
+
+  /** @param {string | URL} url @param {JoinOptions} options @param {Environment} environment */
+  constructor(url, options, environment) {
+    super();
+    this.id = options.room;
+    this.#url = carrierUrl(url);
+    this.#options = { room: options.room, name: options.name ?? "" };
+    this.#environment = environment;
+    this.me = new Participant({ id: "", name: this.#options.name }, true);
+    const host = {
+      open: environment.openTrack,
+      /** @param {LocalTrack} track */
+      sender: (track) => this.#connection?.sender(track.source) ?? null,
+      /** @param {LocalTrack} track */
+      announce: (track) => this.#announce(track),
+      /** @param {LocalTrack} track */
+      changed: (track) => this.#trackChanged(track),
+    };
+    this.camera = new LocalTrack("camera", host);
+    this.microphone = new LocalTrack("microphone", host);
+    this.#tracks = [this.microphone, this.camera];
+    this.#wants = new Wants((want) => {
+      if (this.#entered) this.#signal?.send({ t: "want", ...want });
+    }, environment);
+    this.#playback = new Playback(environment.createAudio, () => this.#emit("playbackblocked", {}));
+    this.#listen();
+  }
+
+  /**
+   * @internal
+   * @param {JoinOptions} options
+   * @returns {Promise<void>}
+   */
+  async join(options) {
+    const { camera, microphone, signal } = options;
+    signal?.throwIfAborted();
+    signal?.addEventListener("abort", () => this.leave(), { signal: this.#listening.signal });
+    try {
+      const devices = await this.#environment.openDevices({ camera, microphone });
+      await this.#take(this.camera, devices.camera, devices.errors.camera);
+      await this.#take(this.microphone, devices.microphone, devices.errors.microphone);
+      await this.#enter(null);
+    } catch (error) {
+      this.#end(null);
+      signal?.throwIfAborted();
+      throw asMotetError(error);
+    }
+    signal?.throwIfAborted();
+    // After the caller has had its turn to listen.
+    for (const { error } of this.#tracks) {
+      if (error) setTimeout(() => this.#emit("error", { error }), 0);
+    }
+  }
+
+  /** @param {DeviceChoice} choice */
+  setCamera(choice) {
+    return this.#set(this.camera, choice);
+  }
+
+  /** @param {DeviceChoice} choice */
+  setMicrophone(choice) {
+    return this.#set(this.microphone, choice);
+  }
+
+  /** @param {string} name */
+  setName(name) {
+    this.#options.name = name;
+    if (this.#entered) this.#signal?.send({ t: "name", name });
+  }
+
+  resumePlayback() {
+    return this.#playback.resume();
+  }
+
+  leave() {
+    this.#end(null);
+  }
+
+  // Entering
+
+  /**
+   * Makes a connection and a session, for the first time or anew.
+   * @param {{ session: string, token: string } | null} identity of the session that is replaced
+   */
+  async #enter(identity) {
+    this.#throwIfClosed();
+    const signal = new Signal(() => this.#environment.openSocket(this.#url), {
+      message: (message) => this.#received(message),
+      down: (reason) => this.#assess(reason),
+      resumed: () => this.#assess("resumed"),
+      lost: (error) => this.#reenter(error),
+    });
+    this.#signal = signal;
+    this.#transport = 0;
+    const connection = this.#connect();
+    for (const track of this.#tracks) {
+      // A microphone that is muted but open is published too: unmuting it must not take a round trip.
+      const publish = track.track !== null || track.told !== null;
+      track.publication = null;
+      track.told = publish ? track.muted : null;
+    }
+    const offer = await this.#offer(connection);
+    this.#throwIfClosed();
+    const { room, name } = this.#options;
+    const publish = this.#everythingPublished(connection);
+    const welcome = await signal.join({
+      caps: [], room, name, offer, publish, want: this.#wants.initial(), ...identity,
+    });
+    // Deltas may follow at once: the roster first, and nothing awaited before it.
+    this.#welcomed(welcome);
+    await connection.answered(welcome.answer);
+  }
+
+  /** A new peer connection, empty. */
+  #connect() {
+    this.#connection?.close();
+    const connection = new Connection(this.#environment.createPeer, {
+      offer: (sdp) => {
+        this.#offerNumber = this.#signal?.send({ t: "offer", transport: this.#transport, sdp }) ?? 0;
+      },
+      ready: () => this.#signal?.up ?? false,
+      broken: () => this.#assess("media"),
+      failed: (error) => this.#reenter(error),
+    });
+    this.#connection = connection;
+    this.#slots = new Slots();
+    this.#playback.close();
+    this.#bindSlots();
+    return connection;
+  }
+
+  /** @param {Connection} connection @returns {Promise<string>} its first offer, our tracks on it */
+  async #offer(connection) {
+    for (const track of this.#tracks) await track.rebind();
+    const offer = await connection.firstOffer();
+    for (const { mid, track } of connection.slots()) this.#slots.add(mid, track);
+    return offer;
+  }
+
+  /** @param {Connection} connection @returns {Publish[]} */
+  #everythingPublished(connection) {
+    return this.#tracks.flatMap((track) => {
+      const mid = connection.mid(track.source);
+      if (mid === null || track.told === null) return [];
+      track.told = track.muted;
+      return [{ mid, kind: track.kind, source: track.source, muted: track.muted }];
+    });
+  }
+
+  /** The server forgot our transport; the session and everything published live on over a new one. */
+  async #replaceTransport() {
+    try {
+      const connection = this.#connect();
+      this.#assess("media");
+      const transport = ++this.#transport;
+      const sdp = await this.#offer(connection);
+      if (connection !== this.#connection || !this.#signal) return; // overtaken
+      const publish = this.#everythingPublished(connection);
+      this.#offerNumber = this.#signal.send({ t: "offer", transport, sdp, publish });
+    } catch (error) {
+      void this.#reenter(asMotetError(error, "connection_failed"));
+    }
+  }
+
+  #throwIfClosed() {
+    if (this.state === "closed") throw new MotetError("closed");
+  }
+
+  /** @param {Welcome} welcome */
+  #welcomed(welcome) {
+    this.#entered = true;
+    this.participants.delete(this.me.id);
+    this.me.id = welcome.you;
+    this.participants.set(this.me.id, this.me);
+    this.#slots.apply(welcome.have);
+    this.#snapshot(welcome);
+    this.#bindSlots();
+    for (const track of this.#tracks) this.#announce(track);
+    this.#assess("joined");
+  }
+
+  /**
+   * The session or the connection is beyond repair: begin anew with the same name, tracks and wishes, and, while the
+   * server remembers us, as the same participant. The roster stays until the next welcome corrects it.
+   * @param {MotetError} error
+   */
+  async #reenter(error) {
+    if (this.state === "closed") return;
+    const identity = this.#signal?.identity ?? null;
+    this.#teardown();
+    let cause = error;
+    this.#assess(cause.reason);
+    for (let wait = REJOIN_FIRST; ; wait = Math.min(REJOIN_MOST, wait * 2)) {
+      if (!PASSING.has(cause.reason) && cause.retryMs === undefined) {
+        this.#end(cause);
+        return;
+      }
+      await this.#pause(cause.retryMs ?? wait * (0.5 + Math.random() / 2));
+      try {
+        await this.#enter(identity);
+        return;
+      } catch (thrown) {
+        if (this.#isClosed()) return;
+        cause = asMotetError(thrown);
+        this.#teardown();
+      }
+    }
+  }
+
+  #isClosed() {
+    return this.state === "closed";
+  }
+
+  /** @param {number} ms or less, when the network comes back */
+  #pause(ms) {
+    return new Promise((/** @type {(value?: undefined) => void} */ resolve) => {
+      const timer = setTimeout(resolve, ms);
+      this.#wake = () => {
+        clearTimeout(timer);
+        resolve();
+      };
+    });
+  }
+
+  #teardown() {
+    this.#entered = false;
+    this.#signal?.abandon();
+    this.#signal = null;
+    this.#connection?.close();
+    this.#connection = null;
+    this.#slots = new Slots();
+    this.#playback.close();
+    this.#bindSlots();
+  }
+
+  /** @param {MotetError | null} error */
+  #end(error) {
+    if (this.state === "closed") return;
+    this.state = "closed";
+    this.#signal?.leave();
+    this.#teardown();
+    this.#wake?.();
+    this.#listening.abort();
+    for (const track of this.#tracks) track.close();
+    for (const participant of this.participants.values()) {
+      for (const publication of participant.publications.values()) publication.end();
+    }
+    this.#wants.close();
+    this.#emit("closed", { error });
+  }
+
+  /** Says it when the connection breaks or is whole again. @param {string} reason */
+  #assess(reason) {
+    if (this.state === "closed") return;
+    const whole = this.#entered && (this.#signal?.up ?? false) && !(this.#connection?.broken ?? true);
+    if (whole && this.state !== "connected") {
+      const first = this.state === "connecting";
+      this.state = "connected";
+      if (!first) this.#emit("reconnected", {});
+    } else if (!whole && this.state === "connected") {
+      this.state = "reconnecting";
+      this.#emit("reconnecting", { reason });
+    }
+  }
+
+  // What the browser reports
+
+  #listen() {
+    const { window, network } = this.#environment;
+    const options = { signal: this.#listening.signal };
+    this.#networkType = network?.type;
+    window?.addEventListener("online", () => this.#networkChanged(), options);
+    network?.addEventListener("change", () => void this.#networkHint(), options);
+    window?.addEventListener("pagehide", () => this.#signal?.leave(), options);
+    window?.addEventListener("pageshow", (event) => {
+      // Back from the browser's cache of whole pages, where the others saw us leave.
+      if (/** @type {PageTransitionEvent} */ (event).persisted) void this.#reenter(new MotetError("unreachable"));
+    }, options);
+  }
+
+  #networkChanged() {
+    this.#wake?.();
+    this.#signal?.renew();
+    this.#connection?.restart();
+  }
+
+  /** Chromium reports a change also when only its guess of the speed changed. */
+  async #networkHint() {
+    const type = this.#environment.network?.type;
+    const moved = type !== this.#networkType;
+    this.#networkType = type;
+    if (moved || (this.#connection && !(await this.#connection.check()))) this.#networkChanged();
+  }
+
+  // What the server says
+
+  /** @param {ServerMessage} message */
+  #received(message) {
+    if (!this.#entered) return;
+    switch (message.t) {
+      case "room":
+        this.#delta(message);
+        break;
+      case "snapshot":
+        this.#snapshot(message);
+        this.#bindSlots();
+        break;
+      case "have":
+        this.#have(message);
+        break;
+      case "answer":
+        if (message.transport !== this.#transport) break; // of a connection that was given up
+        this.#connection?.answered(message.sdp).catch((error) => this.#reenter(asMotetError(error)));
+        break;
+      case "restart":
+        void this.#replaceTransport();
+        break;
+      case "error":
+        this.#failed(message);
+        break;
+      default: // a newer server's
+    }
+  }
+
+  /** @param {HaveState} have */
+  #have(have) {
+    this.#slots.apply(have);
+    this.#bindSlots();
+  }
+
+  /** @param {ErrorMessage} message */
+  #failed(message) {
+    if (message.id !== undefined && message.id === this.#offerNumber) {
+      this.#connection?.refused(message.retryMs).catch((error) => this.#reenter(asMotetError(error)));
+    }
+    this.#emit("error", { error: new MotetError(message.reason, message) });
+  }
+
+  /** @param {RoomDelta} delta */
+  #delta(delta) {
+    if (delta.rev <= this.#rev) return; // the snapshot already holds it
+    this.#rev = delta.rev;
+    this.total = delta.total;
+    for (const id of delta.unpublished ?? []) this.#removePublication(id);
+    for (const { id, reason } of delta.left ?? []) this.#removeParticipant(id, reason);
+    for (const info of [...(delta.joined ?? []), ...(delta.changed ?? [])]) this.#upsertParticipant(info);
+    for (const info of delta.published ?? []) this.#upsertPublication(info);
+  }
+
+  /** Everything anew: whatever it does not name is gone. @param {Pick<Snapshot, "room" | "participants" | "publications">} snapshot */
+  #snapshot({ room, participants, publications }) {
+    this.#rev = room.rev;
+    this.total = room.total;
+    const present = new Set(participants.map(({ id }) => id));
+    for (const participant of [...this.participants.values()]) {
+      if (!present.has(participant.id) && participant !== this.me) this.#removeParticipant(participant.id, "silent");
+    }
+    const published = new Set(publications.map(({ id }) => id));
+    for (const publication of this.#publications()) {
+      if (!published.has(publication.id)) this.#removePublication(publication.id);
+    }
+    for (const info of participants) this.#upsertParticipant(info);
+    for (const info of publications) this.#upsertPublication(info);
+  }
+
+  // Roster
+
+  /** @param {ParticipantInfo} info */
+  #upsertParticipant(info) {
+    const known = this.participants.get(info.id);
+    if (known) {
+      if (known.update(info)) this.#emit("participantchanged", { participant: known });
+      return;
+    }
+    const participant = new Participant(info, false);
+    this.participants.set(info.id, participant);
+    this.#emit("participantjoined", { participant });
+  }
+
+  /** @param {ParticipantId} id @param {string} reason */
+  #removeParticipant(id, reason) {
+    const participant = this.participants.get(id);
+    if (!participant || participant === this.me) return;
+    for (const publication of [...participant.publications.values()]) this.#removePublication(publication.id);
+    this.participants.delete(id);
+    this.#emit("participantleft", { participant, reason });
+  }
+
+  /** @param {PublicationInfo} info */
+  #upsertPublication(info) {
+    const participant = this.participants.get(info.participant);
+    if (!participant) return; // a room too big to name everybody
+    const local = participant === this.me ? this.#tracks.find(({ source }) => source === info.source) : undefined;
+    if (local) info = { ...info, muted: local.muted }; // one's own button is ahead of the server's echo
+    const known = participant.publications.get(info.id);
+    if (known) {
+      if (known.update(info)) this.#emit("publicationchanged", { participant, publication: known });
+      return;
+    }
+    const publication = new Publication(info, participant, {
+      changed: (changed) => this.#emit("publicationchanged", { participant, publication: changed }),
+      attached: (which, element, attached) => this.#attached(which, element, attached),
+    });
+    participant.publications.set(info.id, publication);
+    this.#emit("publicationadded", { participant, publication });
+    if (local) {
+      local.publication = info.id;
+      publication.bind(local.track && { track: local.track });
+      this.#announce(local);
+    } else {
+      this.#bind(publication);
+    }
+  }
+
+  /** @param {PublicationId} id */
+  #removePublication(id) {
+    for (const participant of this.participants.values()) {
+      const publication = participant.publications.get(id);
+      if (!publication) continue;
+      participant.publications.delete(id);
+      publication.end();
+      this.#wants.forget(id);
+      this.#emit("publicationremoved", { participant, publication });
+    }
+  }
+
+  #publications() {
+    return [...this.participants.values()].flatMap(({ publications }) => [...publications.values()]);
+  }
+
+  // Slots
+
+  #bindSlots() {
+    for (const publication of this.#publications()) this.#bind(publication);
+    for (const slot of this.#slots.all()) {
+      if (slot.kind === "audio" && slot.publication !== null) this.#playback.play(slot);
+    }
+  }
+
+  /** @param {Publication} publication */
+  #bind(publication) {
+    if (publication.participant !== this.me) publication.bind(this.#slots.of(publication.id) ?? null);
+  }
+
+  /** @param {Publication} publication @param {HTMLMediaElement} element @param {boolean} attached */
+  #attached(publication, element, attached) {
+    if (publication.kind !== "video" || publication.participant === this.me) return;
+    if (attached) this.#wants.add(publication.id, element, publication.source === "screen" ? SCREEN_PRIORITY : 0);
+    else this.#wants.remove(publication.id, element);
+  }
+
+  // One's own tracks
+
+  /** @param {LocalTrack} track @param {MediaStreamTrack | null} opened @param {MotetError | undefined} error */
+  async #take(track, opened, error) {
+    if (opened) await track.set(opened);
+    else track.error = error ?? null;
+  }
+
+  /** @param {LocalTrack} track @param {DeviceChoice} choice */
+  async #set(track, choice) {
+    if (this.state === "closed") throw new MotetError("closed");
+    await track.set(choice);
+  }
+
+  /** Tells the server what it does not know about the track yet. @param {LocalTrack} track */
+  #announce(track) {
+    if (!this.#entered || !this.#signal) return;
+    const mid = this.#connection?.mid(track.source) ?? null;
+    if (track.told === null) {
+      if (!track.on || mid === null) return;
+      track.told = false;
+      this.#signal.send({ t: "publish", publish: [{ mid, kind: track.kind, source: track.source, muted: false }] });
+    } else if (track.publication !== null && track.told !== track.muted) {
+      track.told = track.muted;
+      this.#signal.send({ t: "mute", publication: track.publication, muted: track.muted });
+    }
+  }
+
+  /** @param {LocalTrack} track */
+  #trackChanged(track) {
+    const publication = track.publication === null ? undefined : this.me.publications.get(track.publication);
+    if (publication) {
+      publication.bind(track.track && { track: track.track });
+      const { id, kind, source } = publication;
+      if (publication.update({ id, participant: this.me.id, kind, source, muted: track.muted })) {
+        this.#emit("publicationchanged", { participant: this.me, publication });
+      }
+    }
+    if (this.state !== "closed") this.#emit("mediachanged", { media: track });
+  }
+
+  /**
+   * @template {keyof RoomEventMap} K
+   * @param {K} type
+   * @param {RoomEventMap[K]["detail"]} detail
+   */
+  #emit(type, detail) {
+    this.dispatchEvent(new CustomEvent(type, { detail }));
+  }
+}
+
+/** @param {string | URL} url @returns {string} where the WebSocket is, below the server's address */
+function carrierUrl(url) {
+  const carrier = new URL("v1/ws", new URL(url, globalThis.location?.href));
+  carrier.protocol = carrier.protocol === "https:" || carrier.protocol === "wss:" ? "wss:" : "ws:";
+  return carrier.href;
+}

@@ -1,0 +1,73 @@
+//! When to ask a publisher for a keyframe: one request per layer serves all its viewers.
+
+use std::time::{Duration, Instant};
+
+/// Shortest time between two requests for one layer. Shorter lets a few viewers on bad links make the
+/// publisher send keyframes only, longer keeps a newcomer in the dark.
+pub const SPACING: Duration = Duration::from_millis(500);
+
+/// The merged wish of all viewers of one layer.
+#[derive(Debug, Default)]
+pub struct Keyframe {
+    wanted: bool,
+    asked: Option<Instant>,
+}
+
+impl Keyframe {
+    /// Somebody cannot go on without a keyframe.
+    pub fn request(&mut self) {
+        self.wanted = true;
+    }
+
+    /// A keyframe began to arrive.
+    pub fn handle_keyframe(&mut self) {
+        self.wanted = false;
+    }
+
+    /// Nobody waits any more, or there is nobody to ask: a muted publisher must not be asked for ever.
+    pub fn cancel(&mut self) {
+        self.wanted = false;
+    }
+
+    #[must_use]
+    pub fn is_wanted(&self) -> bool {
+        self.wanted
+    }
+
+    /// When [`poll`](Self::poll) will next say yes.
+    #[must_use]
+    pub fn poll_timeout(&self, now: Instant) -> Option<Instant> {
+        self.wanted.then(|| self.asked.map_or(now, |asked| asked + SPACING))
+    }
+
+    /// Whether a request is to be sent now; repeated every [`SPACING`] until a keyframe comes.
+    pub fn poll(&mut self, now: Instant) -> bool {
+        let due = self.poll_timeout(now).is_some_and(|at| at <= now);
+        if due {
+            self.asked = Some(now);
+        }
+        due
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hundred_viewers_cause_one_request_and_repeats_are_spaced() {
+        let now = Instant::now();
+        let mut keyframe = Keyframe::default();
+        for _ in 0..100 {
+            keyframe.request();
+        }
+        assert!(keyframe.poll(now));
+        keyframe.request();
+        assert!(!keyframe.poll(now + SPACING / 2));
+        assert!(keyframe.poll(now + SPACING));
+        keyframe.handle_keyframe();
+        assert!(!keyframe.poll(now + 3 * SPACING));
+        keyframe.request();
+        assert!(keyframe.poll(now + 3 * SPACING), "the next request after a while goes out at once");
+    }
+}

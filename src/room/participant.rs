@@ -1,0 +1,211 @@
+//! The media half of a participant: what it sends, by synchronisation source, and its receive slots.
+
+use std::time::{Duration, Instant};
+
+use crate::id::{Mid, Ssrc};
+use crate::observe::reason::Reason;
+use crate::room::clock::SenderClock;
+use crate::room::registry::PublicationKey;
+use crate::room::retransmit::Budget;
+use crate::room::slot::Slot;
+use crate::room::{Feedback, Have, Media, ReceiveSection, SendingSection, Want};
+use crate::rtp::extension::{ExtensionIds, Received};
+use crate::rtp::header::Header;
+use crate::rtp::twcc::Recorder;
+
+/// Synchronisation sources latched per participant. A browser with four sections, three encodings and their
+/// retransmissions uses 14; more would only help an attacker fill memory.
+const MOST_STREAMS: usize = 64;
+
+/// Taken for the round trip until a report tells: what most people have. Higher repeats lost packets later,
+/// lower asks twice for what is on its way.
+const FIRST_ROUND_TRIP: Duration = Duration::from_millis(100);
+
+/// See the module.
+#[derive(Debug)]
+pub struct Participant {
+    pub sections: Vec<Section>,
+    pub slots: Vec<Slot>,
+    /// The ids in this participant's packets; the same in all sections of one connection.
+    pub extensions: ExtensionIds,
+    pub want: Want,
+    pub have_changed: bool,
+    pub away: bool,
+    /// How this participant learns what of its media arrives.
+    pub feedback: Feedback,
+    pub twcc: Recorder,
+    /// The next transport-wide number towards this participant.
+    pub transport_cc: u16,
+    pub clock: SenderClock,
+    pub round_trip: Duration,
+    pub budget: Budget,
+    /// The last RTP packet from this participant.
+    pub last_media: Option<Instant>,
+    streams: Vec<Stream>,
+}
+
+/// A section on which the participant may send.
+#[derive(Debug)]
+pub struct Section {
+    pub section: SendingSection,
+    pub publication: PublicationKey,
+}
+
+/// What a synchronisation source was latched to, for the transport's life: browsers name section and encoding
+/// only until the first receiver report, and never again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stream {
+    pub ssrc: Ssrc,
+    /// Index into [`Participant::sections`].
+    pub section: u8,
+    pub layer: u8,
+    /// Retransmissions of the layer (RFC 4588).
+    pub rtx: bool,
+}
+
+impl Participant {
+    #[must_use]
+    pub fn new(media: &Media, want: Want) -> Self {
+        Self {
+            sections: Vec::new(),
+            extensions: ExtensionIds::default(),
+            slots: media.slots.iter().map(new_slot).collect(),
+            want,
+            have_changed: true,
+            away: false,
+            feedback: media.feedback,
+            twcc: Recorder::default(),
+            transport_cc: 0,
+            clock: SenderClock::default(),
+            round_trip: FIRST_ROUND_TRIP,
+            budget: Budget::default(),
+            last_media: None,
+            streams: Vec::new(),
+        }
+    }
+
+    /// Adds a sending section; what the offer says of its sources is latched where it is unambiguous.
+    pub fn add_section(&mut self, section: SendingSection, publication: PublicationKey) {
+        let index = self.sections.len() as u8;
+        if section.rids.is_empty() {
+            for signaled in section.ssrcs.iter().take(1) {
+                self.remember(Stream { ssrc: signaled.ssrc, section: index, layer: 0, rtx: false });
+                if let Some(rtx) = signaled.rtx {
+                    self.remember(Stream { ssrc: rtx, section: index, layer: 0, rtx: true });
+                }
+            }
+        }
+        self.extensions = self.extensions.or(&section.extensions);
+        self.sections.push(Section { section, publication });
+    }
+
+    /// Adds the slots of a grown offer; those that are known stay as they are.
+    pub fn add_slots(&mut self, sections: &[ReceiveSection]) {
+        for section in sections {
+            if !self.slots.iter().any(|slot| slot.section.mid == section.mid) {
+                self.slots.push(new_slot(section));
+                self.have_changed = true;
+            }
+        }
+    }
+
+    #[must_use]
+    pub fn section(&self, mid: Mid) -> Option<&Section> {
+        self.sections.iter().find(|section| section.section.mid == mid)
+    }
+
+    /// The stream of a packet, latched if it is new (RFC 8843 §9.2, RFC 8852).
+    ///
+    /// # Errors
+    /// [`Reason::UnknownStream`], [`Reason::StreamConflict`], [`Reason::UnknownPayloadType`],
+    /// [`Reason::SrtpTooManySources`].
+    pub fn latch(&mut self, header: &Header, extensions: &Received) -> Result<Stream, Reason> {
+        if let Some(stream) = self.streams.iter().find(|stream| stream.ssrc == header.ssrc) {
+            return self.check(*stream, header, extensions);
+        }
+        let mid = extensions.mid.ok_or(Reason::UnknownStream)?;
+        let index = self
+            .sections
+            .iter()
+            .position(|section| section.section.mid == mid)
+            .ok_or(Reason::UnknownStream)?;
+        let section = &self.sections[index].section;
+        let rtx = section.is_rtx(header.payload_type)?;
+        let rid = if rtx { extensions.repaired_rid } else { extensions.rid };
+        let layer = match (section.rids.is_empty(), rid) {
+            (true, _) => 0,
+            (false, Some(rid)) => {
+                section.rids.iter().position(|&known| known == rid).ok_or(Reason::UnknownStream)?
+            }
+            // A probe before the first packet of its encoding: no matter whose it is.
+            (false, None) => return Err(Reason::UnknownStream),
+        };
+        let stream = Stream { ssrc: header.ssrc, section: index as u8, layer: layer as u8, rtx };
+        let taken = |other: &Stream| Stream { ssrc: header.ssrc, ..*other } == stream;
+        if self.streams.iter().any(taken) {
+            return Err(Reason::StreamConflict);
+        }
+        if !self.remember(stream) {
+            return Err(Reason::SrtpTooManySources);
+        }
+        Ok(stream)
+    }
+
+    /// The media stream with this source, for reports about it.
+    #[must_use]
+    pub fn stream(&self, ssrc: Ssrc) -> Option<Stream> {
+        self.streams.iter().find(|stream| stream.ssrc == ssrc).copied()
+    }
+
+    /// The media streams that are latched.
+    pub fn streams(&self) -> impl Iterator<Item = &Stream> {
+        self.streams.iter()
+    }
+
+    /// What the participant is told of its slots.
+    #[must_use]
+    pub fn have(&self) -> Have {
+        Have { n: self.want.n, slots: self.slots.iter().map(Slot::state).collect() }
+    }
+
+    /// Whether anything was sent lately, so that feedback is worth its packets.
+    #[must_use]
+    pub fn is_sending(&self, now: Instant) -> bool {
+        self.last_media.is_some_and(|at| now.saturating_duration_since(at) < Duration::from_secs(2))
+    }
+
+    fn check(&self, stream: Stream, header: &Header, extensions: &Received) -> Result<Stream, Reason> {
+        let section = &self.sections[usize::from(stream.section)].section;
+        if extensions.mid.is_some_and(|mid| mid != section.mid) {
+            return Err(Reason::StreamConflict);
+        }
+        if section.is_rtx(header.payload_type)? != stream.rtx {
+            return Err(Reason::StreamConflict);
+        }
+        Ok(stream)
+    }
+
+    fn remember(&mut self, stream: Stream) -> bool {
+        let room = self.streams.len() < MOST_STREAMS;
+        if room {
+            self.streams.push(stream);
+        }
+        room
+    }
+}
+
+impl SendingSection {
+    fn is_rtx(&self, payload_type: u8) -> Result<bool, Reason> {
+        if payload_type == self.payload_type {
+            Ok(false)
+        } else if Some(payload_type) == self.rtx_payload_type {
+            Ok(true)
+        } else {
+            Err(Reason::UnknownPayloadType)
+        }
+    }
+}
+
+fn new_slot(section: &ReceiveSection) -> Slot {
+    Slot::new(section.clone(), rand::random(), rand::random())
+}

@@ -1,0 +1,63 @@
+//! Which layer of a publication a receiver gets.
+
+/// What is known of one layer, largest first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LayerInfo {
+    /// Something arrived within the last second.
+    pub alive: bool,
+    /// Height of its picture in pixels; 0 while no keyframe was seen.
+    pub height: u16,
+}
+
+/// The smallest layer that fills `height` pixels, or else the largest that is sent; `None` while none is sent.
+///
+/// A layer whose height is not yet known is taken for half of the one above it, as browsers scale them.
+#[must_use]
+pub fn choose(layers: &[LayerInfo], height: u16) -> Option<u8> {
+    let known = layers.iter().enumerate().find(|(_, layer)| layer.height > 0);
+    let guess = |index: usize| match known {
+        _ if layers[index].height > 0 => u32::from(layers[index].height),
+        Some((at, layer)) if at <= index => u32::from(layer.height) >> (index - at),
+        Some((at, layer)) => u32::from(layer.height) << (at - index),
+        None => 720 >> index,
+    };
+    let alive = || (0..layers.len()).filter(|&index| layers[index].alive);
+    alive()
+        .rev()
+        .find(|&index| guess(index) >= u32::from(height))
+        .or_else(|| alive().next())
+        .map(|index| index as u8)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layers(heights: [u16; 3], alive: [bool; 3]) -> [LayerInfo; 3] {
+        std::array::from_fn(|n| LayerInfo { alive: alive[n], height: heights[n] })
+    }
+
+    #[test]
+    fn the_smallest_that_fills_the_wish() {
+        let all = layers([720, 360, 180], [true; 3]);
+        assert_eq!(choose(&all, 90), Some(2));
+        assert_eq!(choose(&all, 180), Some(2));
+        assert_eq!(choose(&all, 181), Some(1));
+        assert_eq!(choose(&all, 400), Some(0));
+        assert_eq!(choose(&all, 2000), Some(0), "the largest there is");
+    }
+
+    #[test]
+    fn a_silent_layer_is_replaced_by_what_is_sent() {
+        assert_eq!(choose(&layers([720, 360, 180], [false, true, true]), 720), Some(1));
+        assert_eq!(choose(&layers([720, 360, 180], [true, false, false]), 90), Some(0));
+        assert_eq!(choose(&layers([720, 360, 180], [false; 3]), 720), None);
+    }
+
+    #[test]
+    fn unknown_heights_are_halves() {
+        assert_eq!(choose(&layers([0, 0, 180], [true; 3]), 360), Some(1));
+        assert_eq!(choose(&layers([720, 0, 0], [true; 3]), 180), Some(2));
+        assert_eq!(choose(&[LayerInfo { alive: true, height: 0 }], 720), Some(0));
+    }
+}

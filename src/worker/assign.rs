@@ -1,0 +1,141 @@
+//! Who sees whom: after each change, the slots of a room's members and the layers in them.
+
+use std::time::Instant;
+
+use super::Worker;
+use crate::id::RoomKey;
+use crate::room::registry::{ParticipantKey, PublicationKey};
+use crate::room::route::Route;
+use crate::room::select::choose;
+use crate::room::subscription::{Candidate, Place, assign};
+use crate::room::{Kind, Want, Wish};
+
+impl Worker {
+    /// Something was published, withdrawn, muted or someone came or went: all receivers' slots.
+    pub(super) fn assign_room(&mut self, now: Instant, room: RoomKey) {
+        let Some(entry) = self.registry.room(room) else { return };
+        for key in entry.participants.clone() {
+            self.assign_slots(now, key);
+        }
+    }
+
+    /// One receiver's slots.
+    pub(super) fn assign_slots(&mut self, now: Instant, key: ParticipantKey) {
+        let Some(member) = self.members.get(key) else { return };
+        let candidates = self.candidates(key, member.room, &member.media.want);
+        let places: Vec<Place> = member
+            .media
+            .slots
+            .iter()
+            .map(|slot| Place {
+                kind: slot.section.kind,
+                holds: slot.binding.map(|binding| binding.publication),
+            })
+            .collect();
+        let result = assign(&places, &candidates);
+        let mut changed = false;
+        for (index, (place, next)) in places.iter().zip(result).enumerate() {
+            if place.holds != next {
+                changed = true;
+                self.bind(now, Route { receiver: key, slot: index as u16 }, place.holds, next);
+            }
+        }
+        if changed {
+            self.have_changed(key);
+        }
+        self.retarget(key);
+    }
+
+    /// The layers that one receiver gets, chosen anew.
+    pub(super) fn retarget(&mut self, key: ParticipantKey) {
+        let Some(member) = self.members.get(key) else { return };
+        for index in 0..member.media.slots.len() {
+            self.retarget_slot(key, index);
+        }
+    }
+
+    /// The layers that all receivers of a publication get, chosen anew.
+    pub(super) fn retarget_receivers(&mut self, publication: PublicationKey) {
+        let Some(entry) = self.publications.get_mut(publication) else { return };
+        entry.layers_changed = false;
+        for route in entry.routes.as_slice().to_vec() {
+            self.retarget_slot(route.receiver, usize::from(route.slot));
+        }
+    }
+
+    fn retarget_slot(&mut self, key: ParticipantKey, index: usize) {
+        let Some(slot) = self.members.get_mut(key).and_then(|member| {
+            let want = &member.media.want;
+            let slot = member.media.slots.get_mut(index)?;
+            Some((wish(want, slot.binding.as_ref()?.id), slot))
+        }) else {
+            return;
+        };
+        let (wish, slot) = slot;
+        let Some(binding) = slot.binding else { return };
+        let Some(publication) = self.publications.get_mut(binding.publication) else { return };
+        let (infos, count) = publication.layer_infos();
+        let target = choose(&infos[..count], wish.height);
+        if binding.target == target {
+            return;
+        }
+        let needs_keyframe = slot.retarget(target) && publication.kind == Kind::Video;
+        if let Some(layer) = target.and_then(|layer| publication.layers.get_mut(usize::from(layer)))
+            && needs_keyframe
+        {
+            layer.keyframe.request();
+            self.keyframes.push(binding.publication);
+        }
+        self.have_changed(key);
+    }
+
+    fn bind(
+        &mut self,
+        now: Instant,
+        route: Route,
+        old: Option<PublicationKey>,
+        new: Option<PublicationKey>,
+    ) {
+        if let Some(old) = old.and_then(|old| self.publications.get_mut(old)) {
+            old.routes.remove(route);
+        }
+        let id = new.and_then(|new| Some((new, self.publications.get(new)?.published?.id)));
+        if let Some(new) = id.and_then(|(new, _)| self.publications.get_mut(new)) {
+            new.routes.add(route);
+        }
+        let Some(member) = self.members.get_mut(route.receiver) else { return };
+        let slot = &mut member.media.slots[usize::from(route.slot)];
+        match id {
+            Some((publication, id)) => slot.bind(publication, id, now),
+            None => slot.release(),
+        }
+    }
+
+    /// What a receiver could see and hear: everything published by others who are here.
+    fn candidates(&self, receiver: ParticipantKey, room: RoomKey, want: &Want) -> Vec<Candidate> {
+        let Some(entry) = self.registry.room(room) else { return Vec::new() };
+        entry
+            .publications
+            .iter()
+            .filter_map(|&key| {
+                let publication = self.publications.get(key)?;
+                let published = publication.published?;
+                let owner = self.members.get(publication.owner)?;
+                let wish = wish(want, published.id);
+                let wanted = publication.kind == Kind::Audio || wish.height > 0;
+                let shown = publication.owner != receiver && !owner.media.away && wanted;
+                shown.then_some(Candidate {
+                    publication: key,
+                    owner: publication.owner,
+                    kind: publication.kind,
+                    source: published.source,
+                    priority: wish.priority,
+                })
+            })
+            .collect()
+    }
+}
+
+fn wish(want: &Want, id: crate::id::PublicationId) -> Wish {
+    want.publications.get(&id).copied().unwrap_or(want.default)
+}

@@ -1,0 +1,206 @@
+//! Stage 4: the commands of the signaling half.
+
+use std::time::Instant;
+
+use rand::RngExt as _;
+
+use super::member::{Due, Member, Seals};
+use super::Worker;
+use crate::id::{PublicationId, Ssrc};
+use crate::observe::reason::Reason;
+use crate::room::participant::Participant;
+use crate::room::publication::{Publication, Published};
+use crate::room::route::Route;
+use crate::room::registry::{ParticipantKey, PublicationKey};
+use crate::room::{Command, Join, Media, Publish, Update};
+use crate::transport::Transport;
+
+impl Worker {
+    pub(super) fn control(&mut self, now: Instant, command: Command) {
+        match command {
+            Command::Join(join) => self.join(now, *join),
+            Command::Restart { participant, epoch, transport, remote } => {
+                if let Some(member) = self.registry.find(participant, epoch).map(|key| &mut self.members[key])
+                    && member.number == transport
+                {
+                    member.transport.restart(&remote);
+                }
+            }
+            Command::Sections { participant, epoch, transport, media } => {
+                if let Some(key) = self.registry.find(participant, epoch)
+                    && self.members[key].number == transport
+                {
+                    self.add_sections(key, &media);
+                    self.assign_slots(now, key);
+                }
+            }
+            Command::Publish { participant, epoch, publish } => {
+                if let Some(key) = self.registry.find(participant, epoch) {
+                    self.publish(key, publish);
+                    self.assign_room(now, self.members[key].room);
+                }
+            }
+            Command::Unpublish { participant, epoch, publication } => {
+                if let Some(key) = self.registry.find(participant, epoch) {
+                    self.unpublish(key, publication);
+                    self.assign_room(now, self.members[key].room);
+                }
+            }
+            Command::Mute { participant, epoch, publication, muted } => {
+                if let Some(key) = self.registry.find(participant, epoch) {
+                    self.mute(key, publication, muted);
+                }
+            }
+            Command::Want { participant, epoch, want } => {
+                if let Some(key) = self.registry.find(participant, epoch) {
+                    self.members[key].media.want = want;
+                    self.have_changed(key);
+                    self.assign_slots(now, key);
+                }
+            }
+            Command::Away { participant, epoch, away } => {
+                if let Some(key) = self.registry.find(participant, epoch) {
+                    self.members[key].media.away = away;
+                    self.assign_room(now, self.members[key].room);
+                }
+            }
+            Command::Leave { participant, epoch, reason } => {
+                if let Some(key) = self.registry.find(participant, epoch) {
+                    self.drop_for(reason);
+                    self.remove(now, key);
+                }
+            }
+        }
+    }
+
+    fn join(&mut self, now: Instant, join: Join) {
+        if let Some((key, epoch)) = self.registry.present(join.participant) {
+            if epoch >= join.epoch {
+                return;
+            }
+            self.drop_for(Reason::Replaced);
+            self.remove(now, key);
+        }
+        let transport = Transport::new(&self.certificate, &join.local, &join.remote, now);
+        let media = Participant::new(&join.media, join.want);
+        let key = self.members.insert_with_key(|key| Member {
+            id: join.participant,
+            epoch: join.epoch,
+            room: join.room,
+            number: join.transport,
+            transport,
+            seals: media.slots.iter().map(Seals::new).collect(),
+            media,
+            tag: slotmap::Key::data(&key).as_ffi() as u32,
+            gso: self.settings.gso,
+            ssrc: Ssrc(rand::rng().random()),
+            secured: false,
+            silent: false,
+            joined: now,
+            wake: now,
+            due: Due { reports: now, feedback: now },
+            fault: None,
+        });
+        self.demux.insert(&join.local.ufrag, key);
+        self.registry.enter(join.room, join.participant, join.epoch, key);
+        self.wheel.schedule(key, now);
+        self.add_sections(key, &join.media);
+        for publish in join.publish {
+            self.publish(key, publish);
+        }
+        self.changed.push(key);
+        self.assign_room(now, join.room);
+    }
+
+    /// Adds the sections of an offer that are not known yet.
+    fn add_sections(&mut self, key: ParticipantKey, media: &Media) {
+        let member = &mut self.members[key];
+        for section in &media.sending {
+            if member.media.section(section.mid).is_none() {
+                let publication = self.publications.insert(Publication::new(key, section));
+                member.media.add_section(section.clone(), publication);
+            }
+        }
+        member.media.add_slots(&media.slots);
+        let known = member.seals.len();
+        member.seals.extend(member.media.slots[known..].iter().map(Seals::new));
+    }
+
+    fn publish(&mut self, key: ParticipantKey, publish: Publish) {
+        let member = &self.members[key];
+        let Some(section) = member.media.section(publish.mid) else { return };
+        let publication_key = section.publication;
+        if section.section.kind != publish.kind {
+            return;
+        }
+        let room = member.room;
+        self.publications[publication_key].published =
+            Some(Published { id: publish.publication, source: publish.source, muted: publish.muted });
+        if let Some(room) = self.registry.room_mut(room)
+            && !room.publications.contains(&publication_key)
+        {
+            room.publications.push(publication_key);
+        }
+    }
+
+    fn unpublish(&mut self, key: ParticipantKey, id: PublicationId) {
+        let Some(publication) = self.publication_of(key, id) else { return };
+        let room = self.members[key].room;
+        self.publications[publication].published = None;
+        if let Some(room) = self.registry.room_mut(room) {
+            room.publications.retain(|other| *other != publication);
+        }
+    }
+
+    fn mute(&mut self, key: ParticipantKey, id: PublicationId, muted: bool) {
+        let Some(publication) = self.publication_of(key, id) else { return };
+        let entry = &mut self.publications[publication];
+        entry.set_muted(muted);
+        // Whatever is sent after an interruption begins a new stretch of numbers, with a keyframe.
+        for route in entry.routes.as_slice() {
+            if let Some(member) = self.members.get_mut(route.receiver) {
+                member.media.slots[usize::from(route.slot)].interrupt();
+            }
+        }
+    }
+
+    fn publication_of(&self, key: ParticipantKey, id: PublicationId) -> Option<PublicationKey> {
+        let sections = &self.members[key].media.sections;
+        sections.iter().map(|section| section.publication).find(|&publication| {
+            self.publications[publication].published.is_some_and(|published| published.id == id)
+        })
+    }
+
+    /// The worker's own decision: the transport failed, or handling the participant panicked.
+    pub(super) fn give_up(&mut self, now: Instant, key: ParticipantKey, reason: Reason) {
+        let Some(member) = self.members.get(key) else { return };
+        let (participant, epoch) = (member.id, member.epoch);
+        self.updates.push((member.room, Update::Closed { participant, epoch, reason }));
+        self.drop_for(reason);
+        self.remove(now, key);
+    }
+
+    /// Forgets a participant and everything that it published or received.
+    pub(super) fn remove(&mut self, now: Instant, key: ParticipantKey) {
+        let Some(member) = self.members.remove(key) else { return };
+        self.demux.remove(key);
+        self.wheel.cancel(key);
+        for (index, slot) in member.media.slots.iter().enumerate() {
+            let route = Route { receiver: key, slot: index as u16 };
+            if let Some(publication) =
+                slot.binding.and_then(|binding| self.publications.get_mut(binding.publication))
+            {
+                publication.routes.remove(route);
+            }
+        }
+        if let Some(room) = self.registry.room_mut(member.room) {
+            room.publications
+                .retain(|publication| member.media.sections.iter().all(|own| own.publication != *publication));
+        }
+        self.registry.leave(member.room, member.id, key);
+        self.assign_room(now, member.room);
+        for section in &member.media.sections {
+            self.publications.remove(section.publication);
+        }
+    }
+}

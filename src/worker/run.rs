@@ -1,0 +1,193 @@
+//! The thread: socket, clock and commands around a [`Worker`].
+
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::{Outlet, Settings, Worker};
+use crate::id::RoomKey;
+use crate::net::{Poller, ReceiveBatch, SendBatch, SendFailure, UdpSocket, Waker};
+use crate::observe::reason::Reason;
+use crate::observe::traffic::Traffic;
+use crate::room::{Command, Update};
+use crate::transport::certificate::Certificate;
+
+/// Commands that may wait. More lets a stalled worker fall further behind before newcomers are refused, fewer refuses
+/// them in a burst of joins that it could have worked off.
+const COMMANDS: usize = 4096;
+
+/// Receive calls per turn before commands and timers get their share. More keeps media latency lower under overload,
+/// fewer keeps handshakes and reports going.
+const RECEIVES_PER_TURN: usize = 16;
+
+/// Commands per turn.
+const COMMANDS_PER_TURN: usize = 64;
+
+/// A turn that comes later than planned by this much was a pause of the process (suspend, SIGSTOP), not load.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Where [`Update`]s go; called from the worker's thread, so it must not block.
+pub type Updates = Box<dyn FnMut(RoomKey, Update) + Send>;
+
+/// A running worker.
+pub struct Handle {
+    commands: SyncSender<Command>,
+    waker: Waker,
+    traffic: Arc<Traffic>,
+    thread: JoinHandle<()>,
+}
+
+impl Handle {
+    /// Hands a command to the worker.
+    ///
+    /// # Errors
+    /// [`Reason::Overloaded`] where too many wait, [`Reason::ShuttingDown`] where the thread has ended.
+    pub fn command(&self, command: Command) -> Result<(), Reason> {
+        match self.commands.try_send(command) {
+            Ok(()) => {
+                self.waker.wake();
+                Ok(())
+            }
+            Err(std::sync::mpsc::TrySendError::Full(_)) => Err(Reason::Overloaded),
+            Err(std::sync::mpsc::TrySendError::Disconnected(_)) => Err(Reason::ShuttingDown),
+        }
+    }
+
+    /// What the worker received, sent and dropped.
+    #[must_use]
+    pub fn traffic(&self) -> &Traffic {
+        &self.traffic
+    }
+
+    /// Ends the thread and waits for it.
+    pub fn stop(self) {
+        drop(self.commands);
+        self.waker.wake();
+        if self.thread.join().is_err() {
+            tracing::error!("a worker ended by a panic");
+        }
+    }
+}
+
+/// Starts a worker on its socket.
+///
+/// # Errors
+/// Where the kernel gives no thread or no epoll descriptor.
+pub fn spawn(
+    settings: Settings,
+    socket: UdpSocket,
+    certificate: Certificate,
+    updates: Updates,
+) -> io::Result<Handle> {
+    let (poller, waker) = Poller::new(&socket)?;
+    let (commands, waiting) = sync_channel(COMMANDS);
+    let clock = Clock::default();
+    let since_unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let worker = Worker::new(settings, certificate, clock.now(), since_unix);
+    let traffic = worker.traffic();
+    let thread = std::thread::Builder::new()
+        .name("motet-worker".into())
+        .spawn(move || Loop { worker, socket, poller, waiting, updates, clock }.run())?;
+    Ok(Handle { commands, waker, traffic, thread })
+}
+
+struct Loop {
+    worker: Worker,
+    socket: UdpSocket,
+    poller: Poller,
+    waiting: Receiver<Command>,
+    updates: Updates,
+    clock: Clock,
+}
+
+impl Loop {
+    fn run(mut self) {
+        let mut received = ReceiveBatch::new();
+        let mut batch = SendBatch::new();
+        loop {
+            let timeout = self.worker.poll_timeout().map(|at| at.saturating_duration_since(self.clock.now()));
+            let before = Instant::now();
+            if let Err(error) = self.poller.wait(timeout) {
+                tracing::error!(%error, "waiting for the socket failed");
+                return;
+            }
+            self.clock.skip_pause(before, timeout);
+            let mut outlet = SocketOutlet { socket: &self.socket, worker_failures: Vec::new() };
+            for _ in 0..RECEIVES_PER_TURN {
+                match self.socket.receive(&mut received) {
+                    Ok(0) => break,
+                    Err(error) => {
+                        tracing::warn!(%error, "receiving failed");
+                        break;
+                    }
+                    Ok(_) => {}
+                }
+                let now = self.clock.now();
+                for (pair, datagram) in received.datagrams() {
+                    self.worker.handle_datagram(now, pair, datagram, &mut batch, &mut outlet);
+                }
+                self.worker.handle_fresh(now, &mut batch, &mut outlet);
+                outlet.flush(&mut batch);
+            }
+            let now = self.clock.now();
+            for _ in 0..COMMANDS_PER_TURN {
+                match self.waiting.try_recv() {
+                    Ok(command) => self.worker.handle_command(now, command),
+                    Err(TryRecvError::Empty) => break,
+                    Err(TryRecvError::Disconnected) => return,
+                }
+            }
+            self.worker.handle_timeout(now, &mut batch, &mut outlet);
+            outlet.flush(&mut batch);
+            for (tag, drop_gso) in outlet.worker_failures {
+                self.worker.handle_send_failure(tag, drop_gso);
+            }
+            while let Some((room, update)) = self.worker.poll_update() {
+                (self.updates)(room, update);
+            }
+        }
+    }
+}
+
+/// Sends through the socket and keeps what failed for the end of the turn.
+struct SocketOutlet<'a> {
+    socket: &'a UdpSocket,
+    worker_failures: Vec<(u32, bool)>,
+}
+
+impl Outlet for SocketOutlet<'_> {
+    fn flush(&mut self, batch: &mut SendBatch) {
+        let failures = &mut self.worker_failures;
+        self.socket.send(batch, &mut |tag, error, failure| {
+            tracing::trace!(%error, "a datagram was not sent");
+            // Bounded: one entry for each receiver at most matters.
+            if failures.len() < 1024 {
+                failures.push((tag, failure == SendFailure::DropGso));
+            }
+        });
+    }
+}
+
+/// The worker's clock: the system's monotonic one, less the time for which the process was paused. A laptop's lid or a
+/// stopped process then shifts all deadlines instead of expiring them.
+#[derive(Debug, Default)]
+struct Clock {
+    skipped: Duration,
+}
+
+impl Clock {
+    fn now(&self) -> Instant {
+        let now = Instant::now();
+        now.checked_sub(self.skipped).unwrap_or(now)
+    }
+
+    fn skip_pause(&mut self, before: Instant, planned: Option<Duration>) {
+        let Some(planned) = planned else { return };
+        let late = before.elapsed().saturating_sub(planned);
+        if late > PAUSE {
+            self.skipped += late;
+        }
+    }
+}
