@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Instant;
 
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 
 use crate::id::{Epoch, ParticipantId, RoomId, RoomKey, SessionId};
 use crate::observe::reason::Reason;
@@ -136,6 +136,17 @@ pub struct Rooms {
     sessions: Arc<Sessions>,
     register: Mutex<Register>,
     mailboxes: RwLock<HashMap<RoomKey, Arc<Mailbox>>>,
+    /// How many connections are open.
+    connections: watch::Sender<usize>,
+}
+
+/// A connection counts as long as this lives.
+pub(super) struct Counted(Arc<Rooms>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.connections.send_modify(|count| *count -= 1);
+    }
 }
 
 #[derive(Default)]
@@ -157,6 +168,7 @@ impl Rooms {
             sessions: Arc::default(),
             register: Mutex::new(Register { load, ..Register::default() }),
             mailboxes: RwLock::default(),
+            connections: watch::Sender::default(),
         })
     }
 
@@ -190,6 +202,17 @@ impl Rooms {
             // A room that is over has nobody to tell.
             let _ = handle.send(Event::Stop { reason }).await;
         }
+    }
+
+    /// Waits until no connection is left.
+    pub async fn connections_gone(&self) {
+        // The sender lives in `self`, so this cannot fail.
+        let _ = self.connections.subscribe().wait_for(|count| *count == 0).await;
+    }
+
+    pub(super) fn count_connection(self: &Arc<Self>) -> Counted {
+        self.connections.send_modify(|count| *count += 1);
+        Counted(self.clone())
     }
 
     /// Lets somebody in. The carrier is told in every case; returns the room unless the newcomer was refused

@@ -98,6 +98,7 @@ struct Connection {
 
 impl Connection {
     async fn run(socket: WebSocket, rooms: Arc<Rooms>) {
+        let _counted = rooms.count_connection();
         let (carrier, outgoing) = Carrier::new(now());
         let (limiter, burst) = limiter(&rooms.door.settings);
         let mut connection = Self { socket, rooms, carrier, outgoing, asked: now(), limiter, burst };
