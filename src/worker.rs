@@ -39,8 +39,8 @@ use crate::transport::demux::Demux;
 use crate::transport::timer::Wheel;
 use crate::units::Bitrate;
 
-pub use member::Stage;
 use member::Member;
+pub use member::Stage;
 
 /// What can be switched.
 #[derive(Clone, Copy, Debug)]
@@ -170,7 +170,8 @@ impl Worker {
     /// Makes handling this participant panic at a stage, so that tests can see that nobody else notices.
     #[doc(hidden)]
     pub fn inject_panic(&mut self, participant: ParticipantId, epoch: Epoch, stage: Stage) {
-        if let Some(member) = self.registry.find(participant, epoch).and_then(|key| self.members.get_mut(key)) {
+        if let Some(member) = self.registry.find(participant, epoch).and_then(|key| self.members.get_mut(key))
+        {
             member.fault = Some(stage);
         }
     }

@@ -89,13 +89,7 @@ impl Worker {
         self.have_changed(key);
     }
 
-    fn bind(
-        &mut self,
-        now: Instant,
-        route: Route,
-        old: Option<PublicationKey>,
-        new: Option<PublicationKey>,
-    ) {
+    fn bind(&mut self, now: Instant, route: Route, old: Option<PublicationKey>, new: Option<PublicationKey>) {
         if let Some(old) = old.and_then(|old| self.publications.get_mut(old)) {
             old.routes.remove(route);
         }

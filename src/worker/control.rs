@@ -4,14 +4,14 @@ use std::time::Instant;
 
 use rand::RngExt as _;
 
-use super::member::{Due, Member, Seals};
 use super::Worker;
+use super::member::{Due, Member, Seals};
 use crate::id::{PublicationId, Ssrc};
 use crate::observe::reason::Reason;
 use crate::room::participant::Participant;
 use crate::room::publication::{Publication, Published};
-use crate::room::route::Route;
 use crate::room::registry::{ParticipantKey, PublicationKey};
+use crate::room::route::Route;
 use crate::room::{Command, Join, Media, Publish, Update};
 use crate::transport::Transport;
 
@@ -194,8 +194,9 @@ impl Worker {
             }
         }
         if let Some(room) = self.registry.room_mut(member.room) {
-            room.publications
-                .retain(|publication| member.media.sections.iter().all(|own| own.publication != *publication));
+            room.publications.retain(|publication| {
+                member.media.sections.iter().all(|own| own.publication != *publication)
+            });
         }
         self.registry.leave(member.room, member.id, key);
         self.assign_room(now, member.room);

@@ -100,12 +100,8 @@ impl Worker {
 
     fn take_keyframe_request(&mut self, key: ParticipantKey, media: Ssrc) {
         let member = &self.members[key];
-        let Some(binding) = member
-            .media
-            .slots
-            .iter()
-            .find(|slot| slot.section.ssrc == media)
-            .and_then(|slot| slot.binding)
+        let Some(binding) =
+            member.media.slots.iter().find(|slot| slot.section.ssrc == media).and_then(|slot| slot.binding)
         else {
             return;
         };
@@ -149,15 +145,11 @@ impl Worker {
             if !member.media.budget.spend(len) {
                 return Err(Reason::RetransmitBudget);
             }
-            forward_space(batch, outlet)
-                .get_mut(..len)
-                .ok_or(Reason::SealNoRoom)?
-                .copy_from_slice(datagram);
+            forward_space(batch, outlet).get_mut(..len).ok_or(Reason::SealNoRoom)?.copy_from_slice(datagram);
             len
         } else {
             let (source, segment) = slot.find(sequence).ok_or(Reason::NotInHistory)?;
-            let publication =
-                slot.binding.and_then(|binding| self.publications.get(binding.publication));
+            let publication = slot.binding.and_then(|binding| self.publications.get(binding.publication));
             let (packet, payload) = publication
                 .and_then(|publication| publication.layers.get(usize::from(segment.layer)))
                 .and_then(|layer| layer.history.get_fresh(source, now))
@@ -178,12 +170,7 @@ impl Worker {
     }
 
     /// Asks the publishers for the keyframes that somebody cannot go on without.
-    pub(super) fn ask_for_keyframes(
-        &mut self,
-        now: Instant,
-        batch: &mut SendBatch,
-        outlet: &mut dyn Outlet,
-    ) {
+    pub(super) fn ask_for_keyframes(&mut self, now: Instant, batch: &mut SendBatch, outlet: &mut dyn Outlet) {
         while let Some(key) = self.keyframes.pop() {
             let Some(publication) = self.publications.get_mut(key) else { continue };
             let owner = publication.owner;
@@ -274,7 +261,10 @@ impl Worker {
         for section in &member.media.sections {
             for layer in &self.publications[section.publication].layers {
                 let missing = layer.nack.poll_timeout(member.media.round_trip);
-                wake = [missing, layer.keyframe.poll_timeout(now)].into_iter().flatten().fold(wake, Instant::min);
+                wake = [missing, layer.keyframe.poll_timeout(now)]
+                    .into_iter()
+                    .flatten()
+                    .fold(wake, Instant::min);
             }
         }
         if let Some(at) = member.transport.poll_timeout() {
@@ -348,7 +338,8 @@ impl Worker {
                 member.due.feedback = now + REMB;
                 let mut sources = Vec::new();
                 for section in &member.media.sections {
-                    sources.extend(self.publications[section.publication].layers.iter().filter_map(|l| l.ssrc));
+                    sources
+                        .extend(self.publications[section.publication].layers.iter().filter_map(|l| l.ssrc));
                 }
                 let bitrate = self.settings.remb;
                 send_rtcp(member, &self.traffic, batch, outlet, |writer| {

@@ -55,12 +55,7 @@ impl Worker {
             let fresh = std::mem::take(&mut publication.fresh);
             let publication = &self.publications[key];
             plan_padding(publication, &fresh, self.settings.padding, &mut self.scratch.padding);
-            let source = Source {
-                publication,
-                clock: &self.clock,
-                padding: &self.scratch.padding,
-                now,
-            };
+            let source = Source { publication, clock: &self.clock, padding: &self.scratch.padding, now };
             let mut waiting = Waiting::default();
             for route in publication.routes.as_slice() {
                 let Some(member) = self.members.get_mut(route.receiver) else { continue };
@@ -87,12 +82,7 @@ impl Worker {
         }
     }
 
-    fn finish(
-        &mut self,
-        key: PublicationKey,
-        mut fresh: Vec<Fresh>,
-        waiting: Waiting,
-    ) {
+    fn finish(&mut self, key: PublicationKey, mut fresh: Vec<Fresh>, waiting: Waiting) {
         let publication = &mut self.publications[key];
         fresh.clear();
         publication.fresh = fresh;

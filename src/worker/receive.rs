@@ -54,10 +54,8 @@ impl Worker {
         batch: &mut SendBatch,
         outlet: &mut dyn Outlet,
     ) -> Result<(), Reason> {
-        let key = self
-            .demux
-            .by_ufrag(Request::parse(datagram)?.server_ufrag())
-            .ok_or(Reason::StunUnknownUser)?;
+        let key =
+            self.demux.by_ufrag(Request::parse(datagram)?.server_ufrag()).ok_or(Reason::StunUnknownUser)?;
         let mut result = Ok(());
         self.guard(now, key, |worker| {
             let space = forward_space(batch, outlet);
@@ -87,8 +85,7 @@ impl Worker {
     ) -> Result<(), Reason> {
         let member = &mut self.members[key];
         let mut header = Header::parse(datagram)?;
-        let len =
-            member.transport.open_rtp(now, pair, datagram, header.len, header.ssrc, header.sequence)?;
+        let len = member.transport.open_rtp(now, pair, datagram, header.len, header.ssrc, header.sequence)?;
         let mut payload = &datagram[header.len..header.len + len];
         payload = &payload[..len - header::padding_len(&header, payload)?];
         let media = &mut member.media;
@@ -99,10 +96,7 @@ impl Worker {
         }
         let stream = media.latch(&header, &extensions)?;
         let section = &media.sections[usize::from(stream.section)];
-        let publication = self
-            .publications
-            .get_mut(section.publication)
-            .ok_or(Reason::NotPublished)?;
+        let publication = self.publications.get_mut(section.publication).ok_or(Reason::NotPublished)?;
         let layer = usize::from(stream.layer);
         if stream.rtx {
             // RFC 4588 §4: the original sequence number comes first. Without one it is a probe.
