@@ -127,8 +127,9 @@ function showDevices() {
   const { camera, microphone, errors } = devices;
   lobby.preview.srcObject = camera ? new MediaStream([camera]) : null;
   const problems = [];
-  if (errors.microphone) problems.push(`Microphone: ${errors.microphone.hint}`);
-  if (errors.camera && errors.camera.hint !== errors.microphone?.hint) problems.push(`Camera: ${errors.camera.hint}`);
+  const alike = errors.camera?.reason === errors.microphone?.reason;
+  if (errors.microphone) problems.push(`${alike ? "Camera and microphone" : "Microphone"}: ${errors.microphone.hint}`);
+  if (errors.camera && !alike) problems.push(`Camera: ${errors.camera.hint}`);
   if (problems.length > 0) problems.push("You can join all the same.");
   lobby.note.textContent = problems.join(" ") || (camera ? "" : "Your camera is off.");
   pressed(lobby.camera, camera !== null, "camera");

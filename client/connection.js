@@ -1,6 +1,7 @@
 // The one peer connection: its sections, its offers, and noticing when nothing arrives any more.
 
 import { MotetError } from "./errors.js";
+import { setActive } from "./track.js";
 
 /** @import { Mid, Source } from "./protocol.d.ts" */
 
@@ -144,6 +145,10 @@ export class Connection {
       throw new MotetError("protocol", { hint: "The browser did not accept the server's answer.", cause });
     } finally {
       this.#offering = false;
+    }
+    // Chromium makes all encodings active again when simulcast is first answered.
+    for (const { sender } of this.#sending.values()) {
+      if (!sender.track) await setActive(sender, false);
     }
     this.#restartedAt = performance.now();
     this.#sampler ??= setInterval(() => void this.#sample(), SAMPLE_EVERY);

@@ -58,8 +58,14 @@ export async function openDevices(choice) {
       opened.camera = stream.getVideoTracks()[0] ?? null;
       opened.microphone = stream.getAudioTracks()[0] ?? null;
       return opened;
-    } catch {
-      // One of the two is missing or refused: the other may still open. Both reasons are found out below.
+    } catch (error) {
+      // One of the two is missing or refused: the other may still open, and the reasons are found out below. But whoever
+      // has just said no is not asked twice more.
+      const refused = deviceError(error);
+      if (refused.reason === "permission_denied" && !(await oneIsBlocked())) {
+        opened.errors = { camera: refused, microphone: refused };
+        return opened;
+      }
     }
   }
   if (audio) {
@@ -75,6 +81,19 @@ export async function openDevices(choice) {
     );
   }
   return opened;
+}
+
+/** @returns {Promise<boolean>} whether camera and microphone are not treated alike by the browser's settings */
+async function oneIsBlocked() {
+  /** @param {"camera" | "microphone"} name */
+  const state = async (name) => {
+    try {
+      return (await navigator.permissions.query({ name: /** @type {PermissionName} */ (name) })).state;
+    } catch {
+      return "unknown"; // older browsers do not tell
+    }
+  };
+  return (await state("camera")) !== (await state("microphone"));
 }
 
 /**

@@ -9,7 +9,7 @@ const HINTS = {
   timeout: "The call server took too long to answer. Try again.",
   unsupported_browser: "This browser cannot take part in calls (it has no WebRTC).",
   insecure_context: "Browsers give the camera and the microphone to secure pages only: open the page with https.",
-  permission_denied: "The browser was not allowed to use it. Allow it in the page's settings and try again.",
+  permission_denied: "The browser has no permission. Allow it in the page's settings and try again.",
   device_not_found: "No such device was found. Plug one in and try again.",
   device_in_use: "The device is in use by another program. Close that one and try again.",
   device_failed: "The device could not be started.",

@@ -3,20 +3,18 @@
 
 import { Connection } from "./connection.js";
 import { MotetError, asMotetError } from "./errors.js";
-import { Participant, Publication } from "./participant.js";
 import { Playback } from "./playback.js";
+import { Roster } from "./roster.js";
 import { Signal } from "./signal.js";
 import { Slots } from "./slots.js";
 import { LocalTrack } from "./track.js";
 import { Wants } from "./want.js";
 
 /** @import { Carrier } from "./signal.js" */
+/** @import { Publication } from "./participant.js" */
 /** @import { WantEnvironment } from "./want.js" */
 /** @import { DeviceChoice, JoinOptions, OpenedDevices, Room as PublicRoom, RoomEventMap, RoomState } from "./types.d.ts" */
-/**
- * @import { ErrorMessage, HaveState, ParticipantId, ParticipantInfo, PublicationId, PublicationInfo, Publish, RoomDelta,
- *   ServerMessage, Snapshot, Source, Welcome } from "./protocol.d.ts"
- */
+/** @import { ErrorMessage, HaveState, Publish, ServerMessage, Source, Welcome } from "./protocol.d.ts" */
 
 /**
  * Everything that a browser provides, so that tests can provide it instead.
@@ -43,28 +41,29 @@ const SCREEN_PRIORITY = 10;
 export class Room extends EventTarget {
   /** @readonly @type {string} */ id;
   /** @type {RoomState} */ state = "connecting";
-  /** @type {Participant} */ me;
-  /** @type {Map<ParticipantId, Participant>} */ participants = new Map();
-  total = 0;
   /** @readonly @type {LocalTrack} */ camera;
   /** @readonly @type {LocalTrack} */ microphone;
 
   /** @type {Environment} */ #environment;
   /** @type {string} */ #url;
   /** @type {{ room: string, name: string }} */ #options;
+  /** @type {Roster} */ #roster;
   /** @type {LocalTrack[]} */ #tracks;
   /** @type {Wants} */ #wants;
   /** @type {Playback} */ #playback;
   /** @type {Signal | null} */ #signal = null;
   /** @type {Connection | null} */ #connection = null;
   #slots = new Slots();
-  #rev = 0;
   /** Counts the session's peer connections. */ #transport = 0;
   /** The `s` of the last offer. */ #offerNumber = 0;
+  /** Tracks by the number of the `publish` that the server has not yet obeyed. @type {Map<number, LocalTrack>} */
+  #publishing = new Map();
   /** In the room, as far as the server said: deltas and mutes make sense. */ #entered = false;
   /** @type {string | undefined} */ #networkType;
   /** Ends every listener at once. */ #listening = new AbortController();
   /** @type {(() => void) | null} */ #wake = null;
+  #reentering = false;
+  /** What went wrong while the last mishap was being mended. @type {MotetError | null} */ #mishap = null;
 
   /** @param {string | URL} url @param {JoinOptions} options @param {Environment} environment */
   constructor(url, options, environment) {
@@ -73,7 +72,13 @@ export class Room extends EventTarget {
     this.#url = carrierUrl(url);
     this.#options = { room: options.room, name: options.name ?? "" };
     this.#environment = environment;
-    this.me = new Participant({ id: "", name: this.#options.name }, true);
+    this.#roster = new Roster(this.#options.name, {
+      emit: (type, detail) => this.#emit(type, detail),
+      muted: (source) => this.#trackOf(source)?.muted,
+      published: (publication) => this.#published(publication),
+      ended: ({ id }) => this.#wants.forget(id),
+      attached: (publication, element, attached) => this.#attached(publication, element, attached),
+    });
     const host = {
       open: environment.openTrack,
       /** @param {LocalTrack} track */
@@ -117,6 +122,18 @@ export class Room extends EventTarget {
     for (const { error } of this.#tracks) {
       if (error) setTimeout(() => this.#emit("error", { error }), 0);
     }
+  }
+
+  get me() {
+    return this.#roster.me;
+  }
+
+  get participants() {
+    return this.#roster.participants;
+  }
+
+  get total() {
+    return this.#roster.total;
   }
 
   /** @param {DeviceChoice} choice */
@@ -236,11 +253,8 @@ export class Room extends EventTarget {
   /** @param {Welcome} welcome */
   #welcomed(welcome) {
     this.#entered = true;
-    this.participants.delete(this.me.id);
-    this.me.id = welcome.you;
-    this.participants.set(this.me.id, this.me);
     this.#slots.apply(welcome.have);
-    this.#snapshot(welcome);
+    this.#roster.enter(welcome.you, welcome);
     this.#bindSlots();
     for (const track of this.#tracks) this.#announce(track);
     this.#assess("joined");
@@ -252,26 +266,29 @@ export class Room extends EventTarget {
    * @param {MotetError} error
    */
   async #reenter(error) {
-    if (this.state === "closed") return;
-    const identity = this.#signal?.identity ?? null;
-    this.#teardown();
+    if (this.#isClosed()) return;
+    if (this.#reentering) {
+      this.#mishap = error;
+      return;
+    }
+    this.#reentering = true;
+    let identity = this.#signal?.identity ?? null;
+    /** @type {MotetError | null} */
     let cause = error;
-    this.#assess(cause.reason);
-    for (let wait = REJOIN_FIRST; ; wait = Math.min(REJOIN_MOST, wait * 2)) {
+    for (let wait = REJOIN_FIRST; cause; wait = Math.min(REJOIN_MOST, wait * 2)) {
+      identity = this.#signal?.identity ?? identity;
+      this.#teardown();
+      this.#assess(cause.reason);
       if (!PASSING.has(cause.reason) && cause.retryMs === undefined) {
         this.#end(cause);
         return;
       }
       await this.#pause(cause.retryMs ?? wait * (0.5 + Math.random() / 2));
-      try {
-        await this.#enter(identity);
-        return;
-      } catch (thrown) {
-        if (this.#isClosed()) return;
-        cause = asMotetError(thrown);
-        this.#teardown();
-      }
+      this.#mishap = null;
+      cause = await this.#enter(identity).then(() => this.#mishap, asMotetError);
+      if (this.#isClosed()) return;
     }
+    this.#reentering = false;
   }
 
   #isClosed() {
@@ -291,6 +308,7 @@ export class Room extends EventTarget {
 
   #teardown() {
     this.#entered = false;
+    this.#publishing.clear();
     this.#signal?.abandon();
     this.#signal = null;
     this.#connection?.close();
@@ -309,9 +327,7 @@ export class Room extends EventTarget {
     this.#wake?.();
     this.#listening.abort();
     for (const track of this.#tracks) track.close();
-    for (const participant of this.participants.values()) {
-      for (const publication of participant.publications.values()) publication.end();
-    }
+    for (const publication of this.#roster.publications()) publication.end();
     this.#wants.close();
     this.#emit("closed", { error });
   }
@@ -366,11 +382,10 @@ export class Room extends EventTarget {
     if (!this.#entered) return;
     switch (message.t) {
       case "room":
-        this.#delta(message);
+        this.#roster.delta(message);
         break;
       case "snapshot":
-        this.#snapshot(message);
-        this.#bindSlots();
+        this.#roster.snapshot(message);
         break;
       case "have":
         this.#have(message);
@@ -400,105 +415,16 @@ export class Room extends EventTarget {
     if (message.id !== undefined && message.id === this.#offerNumber) {
       this.#connection?.refused(message.retryMs).catch((error) => this.#reenter(asMotetError(error)));
     }
+    const track = this.#publishing.get(message.id ?? 0);
+    if (track) track.told = null; // turning it on again asks again
+    this.#publishing.delete(message.id ?? 0);
     this.#emit("error", { error: new MotetError(message.reason, message) });
-  }
-
-  /** @param {RoomDelta} delta */
-  #delta(delta) {
-    if (delta.rev <= this.#rev) return; // the snapshot already holds it
-    this.#rev = delta.rev;
-    this.total = delta.total;
-    for (const id of delta.unpublished ?? []) this.#removePublication(id);
-    for (const { id, reason } of delta.left ?? []) this.#removeParticipant(id, reason);
-    for (const info of [...(delta.joined ?? []), ...(delta.changed ?? [])]) this.#upsertParticipant(info);
-    for (const info of delta.published ?? []) this.#upsertPublication(info);
-  }
-
-  /** Everything anew: whatever it does not name is gone. @param {Pick<Snapshot, "room" | "participants" | "publications">} snapshot */
-  #snapshot({ room, participants, publications }) {
-    this.#rev = room.rev;
-    this.total = room.total;
-    const present = new Set(participants.map(({ id }) => id));
-    for (const participant of [...this.participants.values()]) {
-      if (!present.has(participant.id) && participant !== this.me) this.#removeParticipant(participant.id, "silent");
-    }
-    const published = new Set(publications.map(({ id }) => id));
-    for (const publication of this.#publications()) {
-      if (!published.has(publication.id)) this.#removePublication(publication.id);
-    }
-    for (const info of participants) this.#upsertParticipant(info);
-    for (const info of publications) this.#upsertPublication(info);
-  }
-
-  // Roster
-
-  /** @param {ParticipantInfo} info */
-  #upsertParticipant(info) {
-    const known = this.participants.get(info.id);
-    if (known) {
-      if (known.update(info)) this.#emit("participantchanged", { participant: known });
-      return;
-    }
-    const participant = new Participant(info, false);
-    this.participants.set(info.id, participant);
-    this.#emit("participantjoined", { participant });
-  }
-
-  /** @param {ParticipantId} id @param {string} reason */
-  #removeParticipant(id, reason) {
-    const participant = this.participants.get(id);
-    if (!participant || participant === this.me) return;
-    for (const publication of [...participant.publications.values()]) this.#removePublication(publication.id);
-    this.participants.delete(id);
-    this.#emit("participantleft", { participant, reason });
-  }
-
-  /** @param {PublicationInfo} info */
-  #upsertPublication(info) {
-    const participant = this.participants.get(info.participant);
-    if (!participant) return; // a room too big to name everybody
-    const local = participant === this.me ? this.#tracks.find(({ source }) => source === info.source) : undefined;
-    if (local) info = { ...info, muted: local.muted }; // one's own button is ahead of the server's echo
-    const known = participant.publications.get(info.id);
-    if (known) {
-      if (known.update(info)) this.#emit("publicationchanged", { participant, publication: known });
-      return;
-    }
-    const publication = new Publication(info, participant, {
-      changed: (changed) => this.#emit("publicationchanged", { participant, publication: changed }),
-      attached: (which, element, attached) => this.#attached(which, element, attached),
-    });
-    participant.publications.set(info.id, publication);
-    this.#emit("publicationadded", { participant, publication });
-    if (local) {
-      local.publication = info.id;
-      publication.bind(local.track && { track: local.track });
-      this.#announce(local);
-    } else {
-      this.#bind(publication);
-    }
-  }
-
-  /** @param {PublicationId} id */
-  #removePublication(id) {
-    for (const participant of this.participants.values()) {
-      const publication = participant.publications.get(id);
-      if (!publication) continue;
-      participant.publications.delete(id);
-      publication.end();
-      this.#wants.forget(id);
-      this.#emit("publicationremoved", { participant, publication });
-    }
-  }
-
-  #publications() {
-    return [...this.participants.values()].flatMap(({ publications }) => [...publications.values()]);
   }
 
   // Slots
 
   #bindSlots() {
-    for (const publication of this.#publications()) this.#bind(publication);
+    for (const publication of this.#roster.publications()) this.#bind(publication);
     for (const slot of this.#slots.all()) {
       if (slot.kind === "audio" && slot.publication !== null) this.#playback.play(slot);
     }
@@ -517,6 +443,26 @@ export class Room extends EventTarget {
   }
 
   // One's own tracks
+
+  /** @param {Source} source */
+  #trackOf(source) {
+    return this.#tracks.find((track) => track.source === source);
+  }
+
+  /** @param {Publication} publication */
+  #published(publication) {
+    const track = publication.participant === this.me ? this.#trackOf(publication.source) : undefined;
+    if (!track) {
+      this.#bind(publication);
+      return;
+    }
+    track.publication = publication.id;
+    for (const [number, other] of this.#publishing) {
+      if (other === track) this.#publishing.delete(number);
+    }
+    publication.bind(track.track && { track: track.track });
+    this.#announce(track);
+  }
 
   /** @param {LocalTrack} track @param {MediaStreamTrack | null} opened @param {MotetError | undefined} error */
   async #take(track, opened, error) {
@@ -537,7 +483,9 @@ export class Room extends EventTarget {
     if (track.told === null) {
       if (!track.on || mid === null) return;
       track.told = false;
-      this.#signal.send({ t: "publish", publish: [{ mid, kind: track.kind, source: track.source, muted: false }] });
+      const { kind, source } = track;
+      const number = this.#signal.send({ t: "publish", publish: [{ mid, kind, source, muted: false }] });
+      this.#publishing.set(number, track);
     } else if (track.publication !== null && track.told !== track.muted) {
       track.told = track.muted;
       this.#signal.send({ t: "mute", publication: track.publication, muted: track.muted });

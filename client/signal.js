@@ -347,8 +347,8 @@ export class Signal {
 
   #ping() {
     this.#after("ping", PING_EVERY, () => {
-      this.#write({ t: "ping" });
       this.#after("pong", PONG_WITHIN, () => this.#broke("silent"));
+      this.#write({ t: "ping" });
       this.#ping();
     });
   }

@@ -188,14 +188,13 @@ export class LocalTrack {
       await setActive(sender, true);
     } else {
       await setActive(sender, false);
-      // A muted microphone keeps its place, so that nothing has to be waited for.
-      if (this.source !== "microphone" && sender.track) await sender.replaceTrack(null);
+      if (sender.track) await sender.replaceTrack(null);
     }
   }
 }
 
 /** @param {RTCRtpSender} sender @param {boolean} active */
-async function setActive(sender, active) {
+export async function setActive(sender, active) {
   const parameters = sender.getParameters();
   if (parameters.encodings.every((encoding) => (encoding.active ?? true) === active)) return;
   for (const encoding of parameters.encodings) encoding.active = active;

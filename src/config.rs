@@ -356,4 +356,14 @@ mod tests {
         assert_eq!(table.lines().count(), 2 + settings.len());
         assert!(table.contains("| `--udp` | `MOTET_UDP` | `7882` |"), "{table}");
     }
+
+    #[test]
+    fn the_readme_shows_every_setting() {
+        let readme = include_str!("../README.md");
+        let shown = readme
+            .split_once("compared by a test -->\n")
+            .and_then(|(_, rest)| rest.split_once("<!-- end of settings -->"))
+            .map_or("", |(table, _)| table);
+        assert_eq!(shown, Config::table(), "put this table into README.md");
+    }
 }

@@ -12,10 +12,10 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::config::{Advertise, Config};
+use crate::control::Command;
 use crate::id::RoomKey;
 use crate::net::{self, UdpSocket};
 use crate::observe::reason::{Counters, Reason};
-use crate::room::Command;
 use crate::signal::negotiate::Environment;
 use crate::signal::rooms::{Rooms, worker_of};
 use crate::signal::{self, Door, Workers, http};

@@ -20,12 +20,14 @@ mod member;
 mod receive;
 pub mod run;
 
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use slotmap::SlotMap;
 
+use crate::control::{Command, Update};
 use crate::id::{AddressPair, Epoch, ParticipantId, RoomKey};
 use crate::net::SendBatch;
 use crate::observe::reason::Reason;
@@ -33,7 +35,6 @@ use crate::observe::traffic::Traffic;
 use crate::room::clock::ServerClock;
 use crate::room::publication::Publication;
 use crate::room::registry::{ParticipantKey, PublicationKey, Registry};
-use crate::room::{Command, Update};
 use crate::transport::certificate::Certificate;
 use crate::transport::demux::Demux;
 use crate::transport::timer::Wheel;
@@ -82,7 +83,7 @@ pub struct Worker {
     /// Members whose slots changed in this turn.
     changed: Vec<ParticipantKey>,
     scratch: forward::Scratch,
-    updates: Vec<(RoomKey, Update)>,
+    updates: VecDeque<(RoomKey, Update)>,
     traffic: Arc<Traffic>,
 }
 
@@ -103,7 +104,7 @@ impl Worker {
             keyframes: Vec::new(),
             changed: Vec::new(),
             scratch: forward::Scratch::default(),
-            updates: Vec::new(),
+            updates: VecDeque::new(),
             traffic: Arc::default(),
         }
     }
@@ -138,7 +139,12 @@ impl Worker {
 
     /// Takes a command of the signaling half. One for an epoch that is no longer present is ignored.
     pub fn handle_command(&mut self, now: Instant, command: Command) {
-        self.control(now, command);
+        let participant = command.participant();
+        if catch_unwind(AssertUnwindSafe(|| self.control(now, command))).is_err()
+            && let Some((key, _)) = self.registry.present(participant)
+        {
+            self.give_up(now, key, Reason::Panicked);
+        }
     }
 
     /// Does what is due: handshakes, reports, requests, liveness.
@@ -162,9 +168,9 @@ impl Worker {
             member.media.have_changed = false;
             let (participant, epoch) = (member.id, member.epoch);
             let have = member.media.have();
-            self.updates.push((member.room, Update::Have { participant, epoch, have }));
+            self.updates.push_back((member.room, Update::Have { participant, epoch, have }));
         }
-        if self.updates.is_empty() { None } else { Some(self.updates.remove(0)) }
+        self.updates.pop_front()
     }
 
     /// Makes handling this participant panic at a stage, so that tests can see that nobody else notices.

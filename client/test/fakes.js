@@ -173,6 +173,12 @@ export class FakePeer {
     if (this.signalingState !== "have-local-offer") throw new Error("no offer");
     if (sdp === "bad") throw new Error("bad answer");
     this.signalingState = "stable";
+    // As Chromium does when simulcast is first answered.
+    if (this.remote.length === 0) {
+      for (const { sender } of this.transceivers) {
+        if (sender.encodings.length > 1) for (const encoding of sender.encodings) encoding.active = true;
+      }
+    }
     this.remote.push(sdp);
   }
 

@@ -168,6 +168,35 @@ test("a camera turned on later is published on its section, without an offer", a
   assert.equal(socket.count("offer"), 0);
 });
 
+test("a publish that was refused is asked for again by the next click", async () => {
+  const socket = await join();
+  await room.setCamera(true);
+  say({ t: "error", id: socket.last("publish").s, reason: "too_many_publications", hint: "" });
+  await room.setCamera(false);
+  await room.setCamera(true);
+  assert.deepEqual([socket.count("publish"), socket.count("mute")], [2, 0]);
+});
+
+test("a second mishap while the first is being mended is mended, too", async () => {
+  await join();
+  env.net.last.end(4003);
+  while (env.net.opened.length < 2) await clock.pass(50);
+  const socket = env.net.last;
+  socket.open();
+  // The answer and the end of the session arrive together: the join anew is not over yet.
+  socket.say(welcome({ session: "second0000000000" }));
+  socket.end(4003);
+  while (env.net.opened.length < 3) await clock.pass(50);
+  env.net.last.open();
+  assert.equal(env.net.last.sent[0].session, "second0000000000");
+  env.net.last.say(welcome());
+  await settle();
+  assert.equal(room.state, "connected");
+  env.net.last.end(4003);
+  await clock.pass(500);
+  assert.equal(env.net.opened.length, 4, "and a third one later");
+});
+
 test("repeating a wish tells the server nothing", async () => {
   const socket = await join({ microphone: true }, {
     publications: [{ id: 3, participant: ME, kind: "audio", source: "microphone", muted: false, mid: "0" }],

@@ -422,10 +422,8 @@ mod tests {
             }
             let newest = taken.keys().next_back().copied().unwrap_or(0);
             for (&out, &(source, layer)) in &taken {
-                if let Some((found, segment)) = rewriter.find(out as u16, 0) {
-                    if newest - out < REACH {
-                        prop_assert_eq!((found, segment.layer), (source, layer));
-                    }
+                if newest - out < REACH && let Some((found, segment)) = rewriter.find(out as u16, 0) {
+                    prop_assert_eq!((found, segment.layer), (source, layer));
                 }
             }
         }

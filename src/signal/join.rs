@@ -7,9 +7,10 @@ use std::collections::{BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
+use crate::control::{Command, Join};
 use crate::id::{Epoch, ParticipantId, RoomId, SessionId, TransportNumber};
 use crate::observe::reason::Reason;
-use crate::room::{Command, Have, Join, Media, Publish, Want};
+use crate::room::{Have, Media, Publish, Want};
 
 use super::carrier::{Carrier, Close};
 use super::message::{FromServer, Hello, Limits, Objection, PublishItem, RoomDelta, Snapshot, Welcome};

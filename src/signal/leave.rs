@@ -3,9 +3,9 @@
 
 use std::time::{Duration, Instant};
 
+use crate::control::Command;
 use crate::id::ParticipantId;
 use crate::observe::reason::Reason;
-use crate::room::Command;
 
 use super::carrier::Close;
 use super::message::{FromServer, GoAway, Left, RoomDelta};

@@ -7,9 +7,9 @@ use std::time::Instant;
 
 use tokio::sync::{Notify, mpsc, watch};
 
+use crate::control::Update;
 use crate::id::{Epoch, ParticipantId, RoomId, RoomKey, SessionId};
 use crate::observe::reason::Reason;
-use crate::room::Update;
 
 use super::carrier::Carrier;
 use super::join::{Enter, Valid};

@@ -6,13 +6,14 @@ use rand::RngExt as _;
 
 use super::Worker;
 use super::member::{Due, Member, Seals};
+use crate::control::{Command, Join, Update};
 use crate::id::{PublicationId, Ssrc};
 use crate::observe::reason::Reason;
 use crate::room::participant::Participant;
 use crate::room::publication::{Publication, Published};
 use crate::room::registry::{ParticipantKey, PublicationKey};
 use crate::room::route::Route;
-use crate::room::{Command, Join, Media, Publish, Update};
+use crate::room::{Media, Publish};
 use crate::transport::Transport;
 
 impl Worker {
@@ -175,7 +176,7 @@ impl Worker {
     pub(super) fn give_up(&mut self, now: Instant, key: ParticipantKey, reason: Reason) {
         let Some(member) = self.members.get(key) else { return };
         let (participant, epoch) = (member.id, member.epoch);
-        self.updates.push((member.room, Update::Closed { participant, epoch, reason }));
+        self.updates.push_back((member.room, Update::Closed { participant, epoch, reason }));
         self.drop_for(reason);
         self.remove(now, key);
     }

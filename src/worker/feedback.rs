@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 use super::member::{Member, Stage};
 use super::receive::forward_space;
 use super::{Outlet, Worker};
-use crate::id::{AddressPair, Ssrc};
+use crate::control::Update;
+use crate::id::{AddressPair, CNAME, Ssrc};
 use crate::net::SendBatch;
 use crate::observe::reason::Reason;
 use crate::observe::traffic::add;
 use crate::room::Feedback;
-use crate::room::Update;
 use crate::room::clock::{SenderReport, ServerClock, ticks};
 use crate::room::publication::Publication;
 use crate::room::registry::{ParticipantKey, PublicationKey};
@@ -235,7 +235,7 @@ impl Worker {
             member.silent = silence >= SILENT;
             let (participant, epoch, silent) = (member.id, member.epoch, member.silent);
             let since_ms = silence.as_millis() as u64;
-            self.updates.push((member.room, Update::Heard { participant, epoch, silent, since_ms }));
+            self.updates.push_back((member.room, Update::Heard { participant, epoch, silent, since_ms }));
         }
         if member.secured {
             self.ask_for_missing(now, key, batch, outlet);
@@ -408,7 +408,8 @@ impl Worker {
                 Event::Secured => {
                     member.secured = true;
                     let (participant, epoch, transport) = (member.id, member.epoch, member.number);
-                    self.updates.push((member.room, Update::Connected { participant, epoch, transport }));
+                    self.updates
+                        .push_back((member.room, Update::Connected { participant, epoch, transport }));
                     self.wake_at(key, now);
                 }
                 Event::Failed(reason) => return self.give_up(now, key, reason),
@@ -420,9 +421,6 @@ impl Worker {
         }
     }
 }
-
-/// The canonical name of the server's own sources; the SDP names those that carry media.
-const CNAME: &str = "motet";
 
 /// A slot is reported while media flows; a paused one would only keep the receiver awake.
 fn is_active(member: &Member, index: usize, now: Instant) -> bool {

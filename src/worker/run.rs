@@ -7,11 +7,11 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::{Outlet, Settings, Worker};
+use crate::control::{Command, Update};
 use crate::id::RoomKey;
 use crate::net::{Poller, ReceiveBatch, SendBatch, SendFailure, UdpSocket, Waker};
 use crate::observe::reason::Reason;
 use crate::observe::traffic::Traffic;
-use crate::room::{Command, Update};
 use crate::transport::certificate::Certificate;
 
 /// Commands that may wait. More lets a stalled worker fall further behind before newcomers are refused, fewer refuses
@@ -130,6 +130,9 @@ impl Loop {
                 }
                 self.worker.handle_fresh(now, &mut batch, &mut outlet);
                 outlet.flush(&mut batch);
+                for _ in 0..received.too_long() {
+                    self.worker.traffic.dropped.count(Reason::TooLong);
+                }
             }
             let now = self.clock.now();
             for _ in 0..COMMANDS_PER_TURN {

@@ -70,7 +70,7 @@ impl rtc::sansio::Protocol<TaggedPacket, TaggedPacket, ()> for Listener {
     type Rout = TaggedPacket;
     type Wout = TaggedPacket;
     type Eout = ();
-    type Error = rtc::shared::error::Error;
+    type Error = shared::error::Error;
     type Time = Instant;
 
     fn handle_read(&mut self, packet: TaggedPacket) -> Result<(), Self::Error> {
@@ -233,7 +233,7 @@ impl Client {
     fn send(&mut self, now: Instant, packet: Outgoing) {
         let kind = if packet.header.payload_type == 111 { Kind::Audio } else { Kind::Video };
         let id = self.senders[kind as usize].expect("it publishes");
-        let packet = rtc::rtp::Packet { header: packet.header, payload: packet.payload };
+        let packet = rtp::Packet { header: packet.header, payload: packet.payload };
         let mut sender = self.pc.rtp_sender(id).expect("a sender");
         sender.write_rtp(now, packet).expect("sends");
     }

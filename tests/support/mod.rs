@@ -15,7 +15,8 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use motet::observe::reason::Reason;
-use motet::room::{Command, Want, Wish};
+use motet::control::Command;
+use motet::room::{Want, Wish};
 use motet::worker::Settings;
 
 use client::Client;

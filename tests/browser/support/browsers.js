@@ -191,7 +191,11 @@ export async function chromium({ devices = false, realAddresses = false } = {}) 
   const { chromium: driver } = await import('playwright-core');
   const flags = [...CHROMIUM_FLAGS];
   if (devices) flags.push('--use-fake-device-for-media-stream');
-  if (realAddresses) flags.push('--disable-features=WebRtcHideLocalIpsWithMdns');
+  // The blank page is answered by the test itself, so Chromium does not know that it belongs to this machine, and would
+  // not let it talk to the server here.
+  const off = ['LocalNetworkAccessChecks', 'LocalNetworkAccessChecksWebSockets', 'LocalNetworkAccessChecksWebRTC'];
+  if (realAddresses) off.push('WebRtcHideLocalIpsWithMdns');
+  flags.push(`--disable-features=${off.join(',')}`);
   const browser = await driver.launch({ executablePath: CHROMIUM, headless: true, args: flags, timeout: 60_000,
     chromiumSandbox: false });
   const newWindow = async ({ permissions = devices ? ['camera', 'microphone'] : [], viewport = { width: 900, height: 600 } }) => {
