@@ -1,6 +1,7 @@
 //! Two people and a third meet: everything that each sends arrives at the others, exactly, and nothing else does.
 
 use crate::support::media::Kind;
+use crate::support::raw::Shape;
 use crate::support::{Sim, ms, s};
 
 #[test]
@@ -52,4 +53,21 @@ fn who_joins_later_begins_with_a_keyframe_of_its_own() {
     let asked = sim.media(0).plis(1_000_010) - before;
     assert!((1..=2).contains(&asked), "{asked} requests for one newcomer");
     sim.run_for(ms(1));
+}
+
+#[test]
+fn a_raw_client_and_a_peer_connection_understand_each_other() {
+    let mut sim = Sim::new(3);
+    sim.caller(1);
+    sim.raw_caller(1, &Shape::default());
+    sim.connect();
+    sim.start_media();
+    sim.run_for(s(2));
+    sim.drain();
+    sim.check();
+    for client in [0, 1] {
+        let streams = sim.media(client).streams();
+        assert_eq!(streams.len(), 2);
+        streams.iter().for_each(|stream| stream.assert_complete());
+    }
 }

@@ -1,5 +1,6 @@
 //! An independent client: a peer connection of `rtc`, which shares neither ICE, SRTP nor RTP code with the server.
 
+use std::any::Any;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -329,6 +330,10 @@ impl Peer for Client {
 
     fn is_connected(&self) -> bool {
         self.connected
+    }
+
+    fn as_any(&mut self) -> &mut dyn Any {
+        self
     }
 }
 

@@ -7,21 +7,24 @@
 pub mod client;
 pub mod media;
 pub mod network;
+pub mod raw;
 pub mod sdp;
 pub mod server;
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use motet::observe::reason::Reason;
 use motet::control::Command;
+use motet::observe::reason::Reason;
 use motet::room::{Want, Wish};
 use motet::worker::Settings;
 
 use client::Client;
 use media::MediaEnd;
 use network::{End, Link, Network};
+use raw::Raw;
 use server::Server;
 
 pub fn ms(ms: u64) -> Duration {
@@ -44,6 +47,7 @@ pub trait Peer {
     fn media(&mut self) -> &mut MediaEnd;
     /// Media can flow.
     fn is_connected(&self) -> bool;
+    fn as_any(&mut self) -> &mut dyn Any;
 }
 
 /// Where a client lives. Clients and members of the server are numbered alike.
@@ -95,6 +99,17 @@ impl Sim {
         let index = self.clients.len();
         let (client, offer) = Client::new(index, self.now, &client::Shape::default());
         self.join(room, &offer, Box::new(client))
+    }
+
+    /// A client of which the test controls every byte, joined.
+    pub fn raw_caller(&mut self, room: u64, shape: &raw::Shape) -> usize {
+        let index = self.clients.len();
+        let (client, offer) = Raw::new(index, self.now, shape);
+        self.join(room, &offer, Box::new(client))
+    }
+
+    pub fn raw(&mut self, client: usize) -> &mut Raw {
+        self.clients[client].as_any().downcast_mut().expect("a raw client")
     }
 
     pub fn connect(&mut self) {

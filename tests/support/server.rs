@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
+use motet::control::{Command, Join, Update};
 use motet::id::{AddressPair, Epoch, ParticipantId, PublicationId, RoomKey, TransportNumber};
 use motet::net::SendBatch;
 use motet::observe::reason::Reason;
-use motet::control::{Command, Join, Update};
 use motet::room::{Have, Kind, Publish, Source, Want};
 use motet::signal::negotiate::{Answered, Environment, Limits, Negotiator};
 use motet::transport::certificate::Certificate;
