@@ -9,3 +9,6 @@ mod support;
 
 /// Joining, seeing and hearing each other, with independent peer connections as clients.
 mod journey;
+
+/// Loss, copies and detours in both directions, padding and probes.
+mod loss;

@@ -4,12 +4,12 @@ use std::any::Any;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::BytesMut;
 use rtc::interceptor::{
-    Interceptor, NackGeneratorBuilder, NackResponderBuilder, Packet, ReceiverReportBuilder,
-    SenderReportBuilder, StreamInfo, TaggedPacket,
+    Interceptor, NackResponderBuilder, Packet, ReceiverReportBuilder, SenderReportBuilder, StreamInfo,
+    TaggedPacket,
 };
 use rtc::media_stream::MediaStreamTrack;
 use rtc::peer_connection::configuration::interceptor_registry::{Registry, Slot};
@@ -27,9 +27,10 @@ use rtc::rtp_transceiver::rtp_sender::{
 use rtc::rtp_transceiver::{RTCRtpSenderId, RTCRtpTransceiverDirection, RTCRtpTransceiverInit};
 use rtc::sansio::Protocol as _;
 use rtc::shared::{TaggedBytesMut, TransportContext, TransportProtocol};
+use rtcp::transport_feedbacks::transport_layer_nack::{TransportLayerNack, nack_pairs_from_sequence_numbers};
 
 use super::media::{Arrival, Kind, MediaEnd, Outgoing, Report, Source};
-use super::{Peer, home, sdp};
+use super::{Peer, home, ms, sdp};
 
 /// What a client has.
 #[derive(Clone, Copy, Debug)]
@@ -54,6 +55,7 @@ pub struct Client {
     heard: Heard,
     out: VecDeque<(SocketAddr, SocketAddr, Vec<u8>)>,
     connected: bool,
+    next_nack: Instant,
 }
 
 /// RTCP that came; `rtc` itself does not hand it out.
@@ -155,10 +157,6 @@ fn build(now: Instant, heard: &Heard) -> RTCPeerConnection {
     let registry = Registry::new()
         .with(Slot::from(1), listener)
         .with(Slot::NackResponder, NackResponderBuilder::new().build())
-        .with(
-            Slot::NackGenerator,
-            NackGeneratorBuilder::new().with_interval(Duration::from_millis(40)).build(),
-        )
         .with(Slot::ReceiverReport, ReceiverReportBuilder::new().build())
         .with(Slot::SenderReport, SenderReportBuilder::new().build());
     let registry =
@@ -228,7 +226,19 @@ impl Client {
                 .find(|section| section.kind == Some(source.kind) && section.has("a=sendonly"));
             source.mid = section.expect("a sending section").mid.clone();
         }
-        (Self { pc, address, media, senders, heard, out: VecDeque::new(), connected: false }, offer.sdp)
+        (
+            Self {
+                pc,
+                address,
+                media,
+                senders,
+                heard,
+                out: VecDeque::new(),
+                connected: false,
+                next_nack: now,
+            },
+            offer.sdp,
+        )
     }
 
     fn send(&mut self, now: Instant, packet: Outgoing) {
@@ -237,6 +247,16 @@ impl Client {
         let packet = rtp::Packet { header: packet.header, payload: packet.payload };
         let mut sender = self.pc.rtp_sender(id).expect("a sender");
         sender.write_rtp(now, packet).expect("sends");
+    }
+
+    /// The requests of `rtc` itself go on for what was repeated long ago.
+    fn ask_for_missing(&mut self, now: Instant) {
+        for (media_ssrc, lost) in self.media.missing(now) {
+            let nacks = nack_pairs_from_sequence_numbers(&lost);
+            let nack = TransportLayerNack { sender_ssrc: 1, media_ssrc, nacks };
+            let message = RTCMessage::RtcpPacket(String::new(), vec![Box::new(nack)]);
+            self.pc.handle_write(TaggedRTCMessage { now, message }).expect("sends");
+        }
     }
 
     fn drain(&mut self, now: Instant) {
@@ -250,7 +270,7 @@ impl Client {
                 RTCMessage::RtpPacket(_, packet) => {
                     let arrival =
                         Arrival { at: now, header: packet.header, payload: packet.payload, rtx: None };
-                    self.media.received.entry(arrival.header.ssrc).or_default().push(arrival);
+                    self.media.receive(arrival);
                 }
                 _ => {}
             }
@@ -308,13 +328,18 @@ impl Peer for Client {
             for packet in self.media.poll(now) {
                 self.send(now, packet);
             }
+            if self.next_nack <= now {
+                self.next_nack = now + ms(20);
+                self.ask_for_missing(now);
+            }
         }
         self.drain(now);
     }
 
     fn poll_timeout(&mut self) -> Option<Instant> {
         let media = self.media.poll_timeout().filter(|_| self.connected);
-        [self.pc.poll_timeout(), media].into_iter().flatten().min()
+        let nack = (self.connected && self.media.lacks()).then_some(self.next_nack);
+        [self.pc.poll_timeout(), media, nack].into_iter().flatten().min()
     }
 
     fn poll_transmit(&mut self, now: Instant) -> Option<(SocketAddr, SocketAddr, Vec<u8>)> {
@@ -344,7 +369,6 @@ pub fn reports(packets: &[Box<dyn rtcp::Packet>]) -> Vec<Report> {
     use rtcp::receiver_report::ReceiverReport;
     use rtcp::sender_report::SenderReport;
     use rtcp::transport_feedbacks::transport_layer_cc::TransportLayerCc;
-    use rtcp::transport_feedbacks::transport_layer_nack::TransportLayerNack;
     let mut reports = Vec::new();
     for packet in packets {
         let any = packet.as_any();

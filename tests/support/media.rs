@@ -371,12 +371,72 @@ pub struct MediaEnd {
     pub slots: Vec<SlotInfo>,
     /// By SSRC, in order of arrival, retransmissions under the source that they repair.
     pub received: BTreeMap<u32, Vec<Arrival>>,
+    /// What did not come, by SSRC.
+    pub missing: BTreeMap<u32, Missing>,
     pub reports: Vec<(Instant, Report)>,
     /// Arrival of every datagram of any kind.
     pub heard: Vec<Instant>,
 }
 
+/// What a receiver lacks of one source.
+#[derive(Debug, Default)]
+pub struct Missing {
+    highest: Option<i64>,
+    /// Number, when it was noticed, when it was asked for last, how often.
+    lost: BTreeMap<i64, (Instant, Option<Instant>, u32)>,
+    /// NTP time and arrival.
+    pub last_sender_report: Option<(u64, Instant)>,
+}
+
+impl Missing {
+    fn take(&mut self, now: Instant, sequence: u16) {
+        let Some(highest) = self.highest else {
+            self.highest = Some(i64::from(sequence));
+            return;
+        };
+        let sequence = highest + i64::from(sequence.wrapping_sub(highest as u16).cast_signed());
+        self.lost.remove(&sequence);
+        for lost in highest + 1..sequence {
+            self.lost.insert(lost, (now, None, 0));
+        }
+        self.highest = Some(highest.max(sequence));
+    }
+
+    fn due(&mut self, now: Instant) -> Vec<u16> {
+        self.lost.retain(|_, (since, ..)| now - *since < Duration::from_millis(900));
+        let mut due = Vec::new();
+        for (sequence, (since, asked, tries)) in &mut self.lost {
+            let waited = asked.map_or(now - *since >= Duration::from_millis(5), |asked| {
+                now - asked >= Duration::from_millis(60)
+            });
+            if waited && *tries < 10 {
+                *asked = Some(now);
+                *tries += 1;
+                due.push(*sequence as u16);
+            }
+        }
+        due
+    }
+}
+
 impl MediaEnd {
+    /// A packet of a slot came.
+    pub fn receive(&mut self, arrival: Arrival) {
+        let ssrc = arrival.header.ssrc;
+        self.missing.entry(ssrc).or_default().take(arrival.at, arrival.header.sequence_number);
+        self.received.entry(ssrc).or_default().push(arrival);
+    }
+
+    /// What is to be asked for now, by source.
+    pub fn missing(&mut self, now: Instant) -> Vec<(u32, Vec<u16>)> {
+        let missing = self.missing.iter_mut().map(|(ssrc, missing)| (*ssrc, missing.due(now)));
+        missing.filter(|(_, lost)| !lost.is_empty()).collect()
+    }
+
+    pub fn lacks(&self) -> bool {
+        self.missing.values().any(|missing| !missing.lost.is_empty())
+    }
+
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.sources.iter().filter(|source| source.active).map(|source| source.next).min()
     }

@@ -10,7 +10,9 @@ pub struct Rng(u64);
 
 impl Rng {
     pub fn new(seed: u64) -> Self {
-        Self(seed)
+        // Neighbouring seeds must not give shifted copies of one sequence.
+        let mut rng = Self(seed ^ 0x5851_f42d_4c95_7f2d);
+        Self(rng.next())
     }
 
     pub fn next(&mut self) -> u64 {
@@ -92,7 +94,9 @@ pub struct Datagram {
 
 #[derive(Debug)]
 pub struct Network {
-    pub rng: Rng,
+    seed: u64,
+    /// How many datagrams each direction of each client has seen: what becomes of the nth does not depend on the others.
+    counts: HashMap<(usize, bool), u64>,
     pub server: SocketAddr,
     /// By client.
     up: HashMap<usize, Link>,
@@ -109,7 +113,8 @@ pub struct Network {
 impl Network {
     pub fn new(seed: u64, server: SocketAddr) -> Self {
         Self {
-            rng: Rng::new(seed),
+            seed,
+            counts: HashMap::new(),
             server,
             up: HashMap::new(),
             down: HashMap::new(),
@@ -147,7 +152,7 @@ impl Network {
             return;
         }
         let link = self.up.get(&client).copied().unwrap_or_default();
-        self.fly(now, link, Datagram { from: public, to, bytes, receiver: End::Server });
+        self.fly(now, client, link, Datagram { from: public, to, bytes, receiver: End::Server });
     }
 
     pub fn send_down(&mut self, now: Instant, to: SocketAddr, bytes: Vec<u8>) {
@@ -156,20 +161,30 @@ impl Network {
             return;
         };
         let link = self.down.get(&client).copied().unwrap_or_default();
-        self.fly(now, link, Datagram { from: self.server, to: inner, bytes, receiver: End::Client(client) });
+        self.fly(
+            now,
+            client,
+            link,
+            Datagram { from: self.server, to: inner, bytes, receiver: End::Client(client) },
+        );
     }
 
-    fn fly(&mut self, now: Instant, link: Link, datagram: Datagram) {
-        if self.rng.chance(link.loss) {
+    fn fly(&mut self, now: Instant, client: usize, link: Link, datagram: Datagram) {
+        let upwards = datagram.receiver == End::Server;
+        let count = self.counts.entry((client, upwards)).or_default();
+        *count += 1;
+        let mut rng =
+            Rng::new(self.seed.wrapping_add(*count << 16 | (client as u64) << 1 | u64::from(upwards)));
+        if rng.chance(link.loss) {
             self.lost += 1;
             return;
         }
-        let copies = 1 + usize::from(self.rng.chance(link.duplicate));
+        let copies = 1 + usize::from(rng.chance(link.duplicate));
         self.duplicated += copies as u64 - 1;
         for _ in 0..copies {
-            let mut at = now + link.delay + self.rng.up_to(link.jitter);
-            if self.rng.chance(link.reorder) {
-                at += Duration::from_millis(5) + self.rng.up_to(Duration::from_millis(25));
+            let mut at = now + link.delay + rng.up_to(link.jitter);
+            if rng.chance(link.reorder) {
+                at += Duration::from_millis(5) + rng.up_to(Duration::from_millis(25));
             }
             self.sent += 1;
             self.flying.insert((at, self.sent), datagram.clone());

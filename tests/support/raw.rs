@@ -2,7 +2,7 @@
 //! It can have several addresses, lie, and fall silent.
 
 use std::any::Any;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -104,7 +104,6 @@ pub struct Raw {
     dtls_wake: Option<Instant>,
     dtls_started: bool,
     keys: Option<Keys>,
-    missing: BTreeMap<u32, Missing>,
     out: VecDeque<(SocketAddr, SocketAddr, Vec<u8>)>,
     start: Instant,
 }
@@ -112,15 +111,6 @@ pub struct Raw {
 struct Keys {
     seal: Context,
     open: Context,
-}
-
-/// What a receiver lacks of one source.
-#[derive(Default)]
-struct Missing {
-    highest: Option<i64>,
-    /// Number, when it was noticed, when it was asked for last, how often.
-    lost: BTreeMap<i64, (Instant, Option<Instant>, u32)>,
-    last_sender_report: Option<(u64, Instant)>,
 }
 
 fn fingerprint(pair: &dimpl::DtlsCertificate) -> String {
@@ -158,7 +148,6 @@ impl Raw {
             dtls_wake: None,
             dtls_started: false,
             keys: None,
-            missing: BTreeMap::new(),
             out: VecDeque::new(),
             start: now,
         };
@@ -404,11 +393,14 @@ impl Raw {
         self.datagrams.push((now, to, bytes.to_vec()));
         let Some(keys) = &mut self.keys else { return };
         if (192..=223).contains(&bytes[1]) {
-            let mut plain = keys.open.decrypt_rtcp(bytes).expect("the server's RTCP opens");
+            let mut plain = match keys.open.decrypt_rtcp(bytes) {
+                Err(shared::error::Error::SrtcpSsrcDuplicated(..)) => return,
+                plain => plain.expect("the server's RTCP opens"),
+            };
             let packets = rtcp::packet::unmarshal(&mut plain).expect("the server's RTCP parses");
             for report in reports(&packets) {
                 if let Report::Sender { ssrc, ntp, .. } = report {
-                    self.missing.entry(ssrc).or_default().last_sender_report = Some((ntp, now));
+                    self.media.missing.entry(ssrc).or_default().last_sender_report = Some((ntp, now));
                 }
                 let again = self.media.take(now, report);
                 if self.repeats {
@@ -416,8 +408,11 @@ impl Raw {
                 }
             }
         } else {
-            // A repeated datagram is refused by the replay window, as it has to be.
-            let Ok(mut plain) = keys.open.decrypt_rtp(bytes) else { return };
+            let mut plain = match keys.open.decrypt_rtp(bytes) {
+                // A copy is refused by the replay window, as it has to be.
+                Err(shared::error::Error::SrtpSsrcDuplicated(..)) => return,
+                plain => plain.expect("the server's RTP opens"),
+            };
             let packet = rtp::packet::Packet::unmarshal(&mut plain).expect("the server's RTP parses");
             self.take_rtp(now, packet);
         }
@@ -435,21 +430,7 @@ impl Raw {
             arrival.header.sequence_number = u16::from_be_bytes([arrival.payload[0], arrival.payload[1]]);
             arrival.payload = arrival.payload.slice(2..);
         }
-        self.missing.entry(slot.ssrc).or_default().take(now, arrival.header.sequence_number);
-        self.media.received.entry(slot.ssrc).or_default().push(arrival);
-    }
-
-    fn ask_for_missing(&mut self, now: Instant) {
-        let mut requests = Vec::new();
-        for (ssrc, missing) in &mut self.missing {
-            let lost = missing.due(now);
-            if !lost.is_empty() {
-                requests.push((*ssrc, lost));
-            }
-        }
-        for (ssrc, lost) in requests {
-            self.ask_for(ssrc, &lost);
-        }
+        self.media.receive(arrival);
     }
 
     fn report(&mut self, now: Instant) {
@@ -469,6 +450,7 @@ impl Raw {
             }));
         }
         let reports: Vec<ReceptionReport> = self
+            .media
             .missing
             .iter()
             .map(|(ssrc, missing)| {
@@ -530,35 +512,6 @@ impl Keys {
     }
 }
 
-impl Missing {
-    fn take(&mut self, now: Instant, sequence: u16) {
-        let Some(highest) = self.highest else {
-            self.highest = Some(i64::from(sequence));
-            return;
-        };
-        let sequence = highest + i64::from(sequence.wrapping_sub(highest as u16).cast_signed());
-        self.lost.remove(&sequence);
-        for lost in highest + 1..sequence {
-            self.lost.insert(lost, (now, None, 0));
-        }
-        self.highest = Some(highest.max(sequence));
-    }
-
-    fn due(&mut self, now: Instant) -> Vec<u16> {
-        self.lost.retain(|_, (since, ..)| now - *since < ms(900));
-        let mut due = Vec::new();
-        for (sequence, (since, asked, tries)) in &mut self.lost {
-            let waited = asked.map_or(now - *since >= ms(5), |asked| now - asked >= ms(60));
-            if waited && *tries < 10 {
-                *asked = Some(now);
-                *tries += 1;
-                due.push(*sequence as u16);
-            }
-        }
-        due
-    }
-}
-
 impl Peer for Raw {
     fn answered(&mut self, _now: Instant, answer: &str) {
         let session = &sdp::sections(answer)[0];
@@ -590,7 +543,9 @@ impl Peer for Raw {
         }
         if self.nacks && self.next_nack <= now {
             self.next_nack = now + ms(20);
-            self.ask_for_missing(now);
+            for (ssrc, lost) in self.media.missing(now) {
+                self.ask_for(ssrc, &lost);
+            }
         }
         if self.sends_reports && self.next_report <= now {
             self.next_report = now + ms(500);
@@ -600,7 +555,7 @@ impl Peer for Raw {
 
     fn poll_timeout(&mut self) -> Option<Instant> {
         let connected = self.keys.is_some();
-        let waiting = self.missing.values().any(|missing| !missing.lost.is_empty());
+        let waiting = self.media.lacks();
         [
             self.dtls_wake.filter(|_| self.dtls_started),
             self.checks.then_some(self.next_check),
