@@ -220,7 +220,7 @@ fn forward_packet(
             let space = out.get_mut(header_len..header_len + body).ok_or(Reason::SealNoRoom)?;
             space[..payload.len()].copy_from_slice(payload);
             space[payload.len()..].copy_from_slice(tail.bytes());
-            vp8::rewrite(space, &descriptor, picture.id, descriptor.key_index.map(|_| picture.tl0));
+            vp8::rewrite(space, &descriptor, picture.id, Some(picture.tl0));
             sealer.seal_rtp_in_place(seal, header.sequence, out, header_len, body)?
         }
         _ => sealer.seal_rtp(seal, header.sequence, out, header_len, payload, tail.bytes())?,
@@ -270,7 +270,7 @@ pub(super) fn seal_rtx(
     space[..2].copy_from_slice(&(rewritten.sequence as u16).to_be_bytes());
     space[2..].copy_from_slice(payload);
     if let (Some(picture), Some(descriptor)) = (rewritten.picture, packet.descriptor) {
-        vp8::rewrite(&mut space[2..], &descriptor, picture.id, descriptor.key_index.map(|_| picture.tl0));
+        vp8::rewrite(&mut space[2..], &descriptor, picture.id, Some(picture.tl0));
     }
     sealer.seal_rtp_in_place(seal, header.sequence, out, header_len, body)
 }
