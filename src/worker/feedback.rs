@@ -6,7 +6,6 @@ use super::member::{Member, Stage};
 use super::receive::forward_space;
 use super::{Outlet, Worker};
 use crate::control::Update;
-use crate::control::Update;
 use crate::id::{AddressPair, CNAME, Ssrc};
 use crate::net::SendBatch;
 use crate::observe::reason::Reason;
