@@ -64,6 +64,24 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// Whom it concerns.
+    #[must_use]
+    pub fn participant(&self) -> ParticipantId {
+        match self {
+            Self::Join(join) => join.participant,
+            Self::Restart { participant, .. }
+            | Self::Sections { participant, .. }
+            | Self::Publish { participant, .. }
+            | Self::Unpublish { participant, .. }
+            | Self::Mute { participant, .. }
+            | Self::Want { participant, .. }
+            | Self::Away { participant, .. }
+            | Self::Leave { participant, .. } => *participant,
+        }
+    }
+}
+
 /// Everything the worker needs to let one participant in.
 #[derive(Debug)]
 pub struct Join {

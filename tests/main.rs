@@ -1,1 +1,14 @@
+//! The integration tests, one binary: a whole server core in a simulated network, with a clock of its own. No test
+//! sleeps, opens a socket or starts a thread; the seed of a test fixes every decision of its network.
 
+// One binary has no outside: `pub` here says what a module offers to the others.
+#![allow(unreachable_pub)]
+
+/// What the tests share: network, server, clients, media.
+mod support;
+
+/// Joining, seeing and hearing each other, with independent peer connections as clients.
+mod journey;
+
+/// Loss, copies and detours in both directions, padding and probes.
+mod loss;

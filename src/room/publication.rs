@@ -60,6 +60,8 @@ pub struct Fresh {
     pub sequence: u64,
     /// Padding without payload.
     pub padding: bool,
+    /// The first packet of a keyframe.
+    pub keyframe: bool,
 }
 
 /// One encoding of a publication.
@@ -156,10 +158,12 @@ impl Publication {
             video_orientation: extensions.video_orientation,
             descriptor: None,
         };
+        let mut keyframe = false;
         if self.kind == Kind::Video && !payload.is_empty() {
             let descriptor = vp8::Descriptor::parse(payload)?;
             packet.descriptor = Some(descriptor);
-            if descriptor.keyframe && descriptor.start_of_frame {
+            keyframe = descriptor.keyframe && descriptor.start_of_frame;
+            if keyframe {
                 target.keyframe.handle_keyframe();
                 if let Some((_, height)) = vp8::keyframe_size(payload) {
                     self.layers_changed |= target.height != height;
@@ -179,7 +183,7 @@ impl Publication {
             target.alive = true;
             self.layers_changed = true;
         }
-        self.fresh.push(Fresh { layer, sequence, padding: payload.is_empty() });
+        self.fresh.push(Fresh { layer, sequence, padding: payload.is_empty(), keyframe });
         Ok(())
     }
 

@@ -176,7 +176,7 @@ impl Worker {
     pub(super) fn give_up(&mut self, now: Instant, key: ParticipantKey, reason: Reason) {
         let Some(member) = self.members.get(key) else { return };
         let (participant, epoch) = (member.id, member.epoch);
-        self.updates.push((member.room, Update::Closed { participant, epoch, reason }));
+        self.updates.push_back((member.room, Update::Closed { participant, epoch, reason }));
         self.drop_for(reason);
         self.remove(now, key);
     }

@@ -52,6 +52,11 @@ impl Worker {
     pub(super) fn forward(&mut self, now: Instant, batch: &mut SendBatch, outlet: &mut dyn Outlet) {
         while let Some(key) = self.fresh.pop() {
             let Some(publication) = self.publications.get_mut(key) else { continue };
+            if publication.layers_changed {
+                // Before anything is forwarded: a layer that has just come to life mostly begins with a keyframe.
+                self.retarget_receivers(key);
+            }
+            let publication = &mut self.publications[key];
             let fresh = std::mem::take(&mut publication.fresh);
             let publication = &self.publications[key];
             plan_padding(publication, &fresh, self.settings.padding, &mut self.scratch.padding);
@@ -84,6 +89,10 @@ impl Worker {
 
     fn finish(&mut self, key: PublicationKey, mut fresh: Vec<Fresh>, waiting: Waiting) {
         let publication = &mut self.publications[key];
+        for began in fresh.iter().filter(|fresh| fresh.keyframe) {
+            // It served everybody who had asked; who could not take it yet asks below.
+            publication.layers[usize::from(began.layer)].keyframe.cancel();
+        }
         fresh.clear();
         publication.fresh = fresh;
         for (layer, _) in publication.layers.iter_mut().zip(waiting).filter(|(_, waits)| *waits) {
@@ -91,9 +100,6 @@ impl Worker {
         }
         if publication.layers.iter().any(|layer| layer.keyframe.is_wanted()) {
             self.keyframes.push(key);
-        }
-        if publication.layers_changed {
-            self.retarget_receivers(key);
         }
     }
 }
@@ -154,7 +160,7 @@ fn catch_up(
     let layer = &source.publication.layers[usize::from(first.layer)];
     for sequence in first.sequence + 1..=layer.highest {
         let Some((_, payload)) = layer.history.get(sequence) else { continue };
-        let fresh = Fresh { sequence, padding: payload.is_empty(), ..first };
+        let fresh = Fresh { sequence, padding: payload.is_empty(), keyframe: false, ..first };
         if let Err(reason) = forward_packet(member, route, fresh, 0, source, traffic, batch, outlet) {
             traffic.dropped.count(reason);
         }
@@ -214,7 +220,7 @@ fn forward_packet(
             let space = out.get_mut(header_len..header_len + body).ok_or(Reason::SealNoRoom)?;
             space[..payload.len()].copy_from_slice(payload);
             space[payload.len()..].copy_from_slice(tail.bytes());
-            vp8::rewrite(space, &descriptor, picture.id, descriptor.key_index.map(|_| picture.tl0));
+            vp8::rewrite(space, &descriptor, picture.id, Some(picture.tl0));
             sealer.seal_rtp_in_place(seal, header.sequence, out, header_len, body)?
         }
         _ => sealer.seal_rtp(seal, header.sequence, out, header_len, payload, tail.bytes())?,
@@ -264,7 +270,7 @@ pub(super) fn seal_rtx(
     space[..2].copy_from_slice(&(rewritten.sequence as u16).to_be_bytes());
     space[2..].copy_from_slice(payload);
     if let (Some(picture), Some(descriptor)) = (rewritten.picture, packet.descriptor) {
-        vp8::rewrite(&mut space[2..], &descriptor, picture.id, descriptor.key_index.map(|_| picture.tl0));
+        vp8::rewrite(&mut space[2..], &descriptor, picture.id, Some(picture.tl0));
     }
     sealer.seal_rtp_in_place(seal, header.sequence, out, header_len, body)
 }

@@ -130,8 +130,11 @@ impl Loop {
                 }
                 self.worker.handle_fresh(now, &mut batch, &mut outlet);
                 outlet.flush(&mut batch);
+                for _ in 0..received.too_long() {
+                    self.worker.traffic.dropped.count(Reason::TooLong);
+                }
                 if count < RECEIVE_MESSAGES {
-                    break; // Nothing waits any more; what came meanwhile wakes the next turn.
+                    break; // Nothing waits any more; what comes meanwhile begins the next turn.
                 }
             }
             let now = self.clock.now();
