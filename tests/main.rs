@@ -12,3 +12,6 @@ mod journey;
 
 /// Loss, copies and detours in both directions, padding and probes.
 mod loss;
+
+/// Who may use whom, read off the source.
+mod layers;
