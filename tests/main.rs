@@ -12,3 +12,6 @@ mod journey;
 
 /// Loss, copies and detours in both directions, padding and probes.
 mod loss;
+
+/// Encodings of one picture, and slots that pass from one to another.
+mod simulcast;

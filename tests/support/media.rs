@@ -142,6 +142,8 @@ pub struct Source {
     pub active: bool,
     /// MID and RID are on each packet until a receiver report acknowledges the source, and never again.
     pub naming: bool,
+    /// The same for retransmissions, which have a source of their own.
+    pub rtx_naming: bool,
     pub sequence: u16,
     pub timestamp: u32,
     pub frame: u32,
@@ -178,6 +180,7 @@ impl Source {
             payload_len: if kind == Kind::Audio { 80 } else { 700 },
             active: true,
             naming: true,
+            rtx_naming: true,
             // Near the ends of their ranges, so that every test passes over the wrap.
             sequence: (65_500 + ssrc % 36) as u16,
             timestamp: u32::MAX - 90_000 - ssrc % 1000,
@@ -315,7 +318,7 @@ impl Source {
             ..kept.header
         };
         self.rtx_sequence = self.rtx_sequence.wrapping_add(1);
-        if self.naming {
+        if self.rtx_naming {
             name(&mut header, ids.mid, &self.mid);
             if let Some(rid) = self.rid {
                 name(&mut header, ids.repaired_rid, rid);
@@ -468,8 +471,9 @@ impl MediaEnd {
                 }
             }
             Report::Receiver(acknowledged) => {
-                for source in self.sources.iter_mut().filter(|source| acknowledged.contains(&source.ssrc)) {
-                    source.naming = false;
+                for source in &mut self.sources {
+                    source.naming &= !acknowledged.contains(&source.ssrc);
+                    source.rtx_naming &= source.rtx_ssrc.is_none_or(|rtx| !acknowledged.contains(&rtx));
                 }
             }
             _ => {}
