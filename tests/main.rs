@@ -10,6 +10,9 @@ mod support;
 /// Joining, seeing and hearing each other, with independent peer connections as clients.
 mod journey;
 
+/// Restarts, rebinding, silence, consent.
+mod ice_restart;
+
 /// Loss, copies and detours in both directions, padding and probes.
 mod loss;
 
