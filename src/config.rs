@@ -47,7 +47,7 @@ pub struct Config {
     #[arg(long, env = "MOTET_ADVERTISE", value_name = "IP[:PORT]", value_delimiter = ',')]
     pub advertise: Vec<Advertise>,
 
-    /// Origins of other sites whose pages may join calls here (https://example.org), or *
+    /// Origins of other sites whose pages may join calls here (`https://example.org`), or `*`
     // None: otherwise any page that somebody visits could join in that person's name.
     #[arg(long, env = "MOTET_ORIGINS", value_name = "ORIGIN", value_delimiter = ',')]
     pub origins: Vec<String>,

@@ -6,19 +6,22 @@
 //! 1. receive ([`receive`]): each datagram is demultiplexed, opened once, latched to its publication and kept once;
 //! 2. forward ([`forward`]): for each publication with fresh packets, for each receiver: select, rewrite, seal into
 //!    the send batch, so that the packets of one receiver stand together and leave in one run;
-//! 3. answer ([`feedback`]): retransmissions, keyframe requests, reports;
-//! 4. commands of the signaling half ([`control`]), then timers.
+//! 3. answer ([`answer`]): reports taken, packets repeated, keyframes asked for;
+//! 4. commands of the signaling half ([`control`], [`assign`]);
+//! 5. timers ([`tick`]), among them what the server reports of its own accord ([`report`]).
 //!
 //! Media comes first in every turn, and whatever is done for one participant is guarded: a panic removes that
 //! participant alone.
 
+mod answer;
 mod assign;
 mod control;
-mod feedback;
 mod forward;
 mod member;
 mod receive;
+mod report;
 pub mod run;
+mod tick;
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};

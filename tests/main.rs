@@ -10,6 +10,9 @@ mod support;
 /// Joining, seeing and hearing each other, with independent peer connections as clients.
 mod journey;
 
+/// What happens within a call: roles, faults, mutes, departures, reports.
+mod call;
+
 /// Restarts, rebinding, silence, consent.
 mod ice_restart;
 
@@ -18,3 +21,6 @@ mod loss;
 
 /// Encodings of one picture, and slots that pass from one to another.
 mod simulcast;
+
+/// The packet path allocates nothing once it runs.
+mod allocation;

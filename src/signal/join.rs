@@ -209,6 +209,7 @@ impl Room {
         self.directory.insert(participant.session, self.handle.clone());
         self.carriers.insert(carrier.id(), id);
         self.empty_since = None;
+        self.handle.set_vacant(false);
         let published = participant.publications.iter().map(|p| participant.published(p)).collect();
         let replaced = self.participants.insert(id, participant);
         let mut delta = RoomDelta { published, ..RoomDelta::default() };

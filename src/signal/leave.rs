@@ -86,6 +86,7 @@ impl Room {
         }
         if self.participants.is_empty() {
             self.empty_since = Some(now);
+            self.handle.set_vacant(true);
         }
         self.announce(now, RoomDelta { left: vec![Left { id, reason }], ..RoomDelta::default() }, None);
     }

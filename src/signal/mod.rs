@@ -129,3 +129,6 @@ impl Default for Settings {
 fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,6 @@
 //! A room's roster: who is there, what they publish, and telling everyone.
 //!
-//! [`Room`] is driven by its task ([`super::rooms`]): it is told the time, owns every participant's session,
+//! A room is driven by its task ([`super::rooms`]): it is told the time, owns every participant's session,
 //! and waits for nobody. What it does on a `hello` stands in [`super::join`], on later messages in
 //! [`super::track`], and how participants go in [`super::leave`].
 

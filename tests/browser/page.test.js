@@ -4,8 +4,8 @@ import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { after, before } from 'node:test';
 
-import { firefox } from './support/browsers.js';
 import { directoryOf } from './support/artifacts.js';
+import { firefox } from './support/browsers.js';
 import { suite } from './support/suite.js';
 import { until } from './support/wait.js';
 
@@ -15,13 +15,13 @@ let picky;
 before(async () => {
   own.browsers.firefox = await firefox({ devices: true });
   // A browser whose microphone was refused for good.
-  picky = await firefox({ devices: false, deny: ['microphone', 'camera'] });
+  picky = await firefox({ devices: true, deny: ['microphone', 'camera'] });
 });
 after(() => picky?.close());
 
 /** What a person sees. */
 const scene = (page) => page.evaluate(() => {
-  const visible = (id) => { const element = document.getElementById(id); return Boolean(element && element.offsetParent !== null || element && getComputedStyle(element).display !== 'none' && !element.hidden); };
+  const visible = (id) => getComputedStyle(document.getElementById(id)).display !== 'none';
   const view = ['lobby', 'call', 'left'].find(visible);
   const tiles = [...document.querySelectorAll('#tiles .tile')].map((tile) => ({
     name: tile.querySelector('.name')?.textContent, note: tile.querySelector('.note')?.textContent,

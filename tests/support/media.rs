@@ -152,6 +152,8 @@ pub struct Source {
     pub next: Instant,
     /// Repeats the last packets to fill the link, as browsers probe: padding on the media source.
     pub padding_every: Option<u32>,
+    /// A screen on which nothing moves: only the first frames and what is asked for is sent.
+    pub still: bool,
     picture_id: u16,
     tl0: u8,
     key_index: u8,
@@ -189,6 +191,7 @@ impl Source {
             keyframe_wanted: true,
             next: start,
             padding_every: None,
+            still: false,
             picture_id: 0x7ff0,
             tl0: 250,
             key_index: 0,
@@ -449,7 +452,11 @@ impl MediaEnd {
         let mut packets = Vec::new();
         for source in self.sources.iter_mut().filter(|source| source.active) {
             while source.next <= now {
-                packets.extend(source.frame(&self.ids));
+                if !source.still || source.frame < 10 || source.keyframe_wanted {
+                    packets.extend(source.frame(&self.ids));
+                } else {
+                    source.timestamp = source.timestamp.wrapping_add(3000);
+                }
                 source.next += source.interval();
             }
         }

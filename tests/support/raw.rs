@@ -93,6 +93,9 @@ pub struct Raw {
     /// Answers requests for repetition.
     pub repeats: bool,
     pub sends_reports: bool,
+    /// Whether packets carry transport-wide numbers, and how many were given out.
+    pub numbers_packets: bool,
+    pub transport_cc: u16,
     /// What does not open is somebody else's, and that is no error.
     pub takes_foreign: bool,
     /// Every protected datagram that came, and where.
@@ -141,6 +144,8 @@ impl Raw {
             nacks: true,
             repeats: true,
             sends_reports: true,
+            numbers_packets: false,
+            transport_cc: 0,
             takes_foreign: false,
             datagrams: Vec::new(),
             answers: Vec::new(),
@@ -331,7 +336,12 @@ impl Raw {
     }
 
     pub fn send_packet(&mut self, packet: Outgoing) {
-        let packet = rtp::packet::Packet { header: packet.header, payload: packet.payload };
+        let mut packet = rtp::packet::Packet { header: packet.header, payload: packet.payload };
+        if self.numbers_packets {
+            let number = Bytes::copy_from_slice(&self.transport_cc.to_be_bytes());
+            packet.header.set_extension(IDS.transport_cc, number).expect("fits");
+            self.transport_cc += 1;
+        }
         let plain = packet.marshal().expect("marshals");
         self.send_rtp(&plain);
     }

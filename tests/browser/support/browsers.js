@@ -210,12 +210,12 @@ export async function chromium({ devices = false, realAddresses = false } = {}) 
   return new Browser('chromium', browser, newWindow, () => browser.close());
 }
 
-/** Options as for `chromium`; `microphone: 'deny'` makes Firefox answer every request for one with a refusal. */
+/** Options as for `chromium`; `deny: ['microphone', 'camera']`: every request for these is refused without a question. */
 export async function firefox({ devices = false, realAddresses = false, deny = [] } = {}) {
   present(FIREFOX, 'Firefox');
   const { default: driver } = await import('puppeteer-core');
   const preferences = { ...FIREFOX_PREFERENCES };
-  if (devices) Object.assign(preferences, { 'media.navigator.streams.fake': true, 'media.navigator.permission.disabled': true });
+  if (devices) Object.assign(preferences, { 'media.navigator.streams.fake': true, 'media.navigator.permission.disabled': deny.length === 0 });
   for (const device of deny) preferences[`permissions.default.${device}`] = 2;
   if (realAddresses) preferences['media.peerconnection.ice.obfuscate_host_addresses'] = false;
   const browser = await driver.launch({ browser: 'firefox', executablePath: FIREFOX, headless: true, extraPrefsFirefox: preferences,

@@ -438,9 +438,8 @@
       if (own > -60 && own > level - 30 && own > floor + 15) members.push(k);
     }
     const frequency = Math.round(loudest * width);
-    const near = Math.round((frequency - 400) / 200);
-    const known = near >= 0 && near < COLOURS.length && Math.abs(frequency - frequencyOf(near)) <= 15;
-    return { member: level > -60 && known ? near : null, members, frequency, level: Math.round(level), samples: samples.length };
+    const near = COLOURS.findIndex((_, k) => Math.abs(frequency - frequencyOf(k)) <= 15);
+    return { member: level > -60 && near >= 0 ? near : null, members, frequency, level: Math.round(level), samples: samples.length };
   }
 
   // -- below the client ---------------------------------------------------------------------------------

@@ -36,11 +36,12 @@ class Log {
  * @param {object} [options]
  * @param {string} [options.advertise] `address` or `address:port` that browsers are told to send to
  * @param {number} [options.udp] media port, 0: any
+ * One worker: one media port, so that the relay can stand before it.
  * @param {string[]} [options.flags] more flags
  * @param {Record<string, string>} [options.env]
  */
 export async function startServer({ advertise, udp = 0, flags = [], env = {} } = {}) {
-  const args = ['--http', '127.0.0.1:0', '--udp', String(udp), ...(advertise ? ['--advertise', advertise] : []), ...flags];
+  const args = ['--http', '127.0.0.1:0', '--udp', String(udp), '--workers', '1', ...(advertise ? ['--advertise', advertise] : []), ...flags];
   const child = spawn(binary(), args, { stdio: ['ignore', 'pipe', 'pipe'], env: { ...process.env, RUST_BACKTRACE: '1', NO_COLOR: '1', ...env } });
   running.add(child);
   const log = new Log();
@@ -64,11 +65,6 @@ export async function startServer({ advertise, udp = 0, flags = [], env = {} } =
     pid: child.pid,
     args,
     log: () => log.text,
-    /** The UDP port that media goes to, as the log says. */
-    get media() {
-      const port = /\budp\S*?:(\d+)\b/i.exec(log.text)?.[1];
-      return port ? Number(port) : null;
-    },
     get ended() { return end ?? null; },
     /** Stops it as an operator would; after 5 s it is ended. */
     async stop() {
