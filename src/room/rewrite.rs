@@ -338,7 +338,11 @@ mod tests {
         };
         let mut rewriter = Rewriter::new(0);
         rewriter.begin(0, &vp8(10, 700, 250), 0, 1);
-        assert_eq!(rewriter.rewrite(&vp8(10, 700, 250)).expect("bound").picture, None, "the first keeps its ids");
+        assert_eq!(
+            rewriter.rewrite(&vp8(10, 700, 250)).expect("bound").picture,
+            None,
+            "the first keeps its ids"
+        );
         rewriter.begin(1, &vp8(90, 0x7fff, 3), 0, 1);
         let picture = |rewriter: &mut Rewriter, sequence, id, tl0| {
             rewriter.rewrite(&vp8(sequence, id, tl0)).expect("bound").picture

@@ -152,12 +152,22 @@ impl Peer {
         self.keyframe_wanted.swap(false, Ordering::Relaxed)
     }
 
-    pub(crate) fn send_sound(&mut self, now: Instant, timestamp: u32, payload: &'static [u8]) -> anyhow::Result<()> {
+    pub(crate) fn send_sound(
+        &mut self,
+        now: Instant,
+        timestamp: u32,
+        payload: &'static [u8],
+    ) -> anyhow::Result<()> {
         let payload = Bytes::from_static(payload);
         send(&mut self.pc, &mut self.sound, self.mid_id, now, timestamp, false, payload)
     }
 
-    pub(crate) fn send_picture(&mut self, now: Instant, timestamp: u32, frame: Vec<Vec<u8>>) -> anyhow::Result<()> {
+    pub(crate) fn send_picture(
+        &mut self,
+        now: Instant,
+        timestamp: u32,
+        frame: Vec<Vec<u8>>,
+    ) -> anyhow::Result<()> {
         let last = frame.len().saturating_sub(1);
         for (index, payload) in frame.into_iter().enumerate() {
             let payload = Bytes::from(payload);
