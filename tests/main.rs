@@ -12,3 +12,6 @@ mod journey;
 
 /// Loss, copies and detours in both directions, padding and probes.
 mod loss;
+
+/// The packet path allocates nothing once it runs.
+mod allocation;

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
+use crate::allocation;
 use motet::control::{Command, Join, Update};
 use motet::id::{AddressPair, Epoch, ParticipantId, PublicationId, RoomKey, TransportNumber};
 use motet::net::SendBatch;
@@ -35,6 +36,8 @@ pub struct Server {
     sent: Sent,
     fresh: bool,
     publications: u32,
+    /// By the worker, while it received and forwarded.
+    pub allocations: u64,
 }
 
 /// A participant as its room's signaling half knows it.
@@ -58,6 +61,7 @@ impl Server {
             sent: Sent::default(),
             fresh: false,
             publications: 0,
+            allocations: 0,
         }
     }
 
@@ -131,14 +135,19 @@ impl Server {
 
     pub fn handle_datagram(&mut self, now: Instant, from: SocketAddr, bytes: &[u8]) {
         let pair = AddressPair { local: Some(self.address.ip()), remote: from };
-        self.worker.handle_datagram(now, pair, &mut bytes.to_vec(), &mut self.batch, &mut self.sent);
+        let mut bytes = bytes.to_vec();
+        self.allocations += allocation::during(|| {
+            self.worker.handle_datagram(now, pair, &mut bytes, &mut self.batch, &mut self.sent);
+        });
         self.fresh = true;
     }
 
     /// The end of a turn of the loop, in the order of the real one. What is to be sent.
     pub fn turn(&mut self, now: Instant) -> Vec<(AddressPair, Vec<u8>)> {
         if std::mem::take(&mut self.fresh) {
-            self.worker.handle_fresh(now, &mut self.batch, &mut self.sent);
+            self.allocations += allocation::during(|| {
+                self.worker.handle_fresh(now, &mut self.batch, &mut self.sent);
+            });
         }
         self.worker.handle_timeout(now, &mut self.batch, &mut self.sent);
         self.sent.flush(&mut self.batch);
