@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
+use crate::allocation;
 use motet::control::{Command, Join, Update};
 use motet::id::{AddressPair, Epoch, ParticipantId, PublicationId, RoomKey, TransportNumber};
 use motet::net::SendBatch;
@@ -35,6 +36,8 @@ pub struct Server {
     sent: Sent,
     fresh: bool,
     publications: u32,
+    /// By the worker, while it received and forwarded.
+    pub allocations: u64,
 }
 
 /// A participant as its room's signaling half knows it.
@@ -58,6 +61,7 @@ impl Server {
             sent: Sent::default(),
             fresh: false,
             publications: 0,
+            allocations: 0,
         }
     }
 
@@ -77,34 +81,42 @@ impl Server {
         room: u64,
         offer: &str,
         publish: &[(String, Kind, Source)],
-        want: Want,
     ) -> (String, usize) {
+        let id = ParticipantId(self.members.len() as u64 + 1);
+        let answer = self.enter(now, room, id, Epoch(1), offer, publish);
+        (answer, self.members.len() - 1)
+    }
+
+    /// As [`Self::join`], with an identity; the newest of `members` is the one who entered.
+    pub fn enter(
+        &mut self,
+        now: Instant,
+        room: u64,
+        id: ParticipantId,
+        epoch: Epoch,
+        offer: &str,
+        publish: &[(String, Kind, Source)],
+    ) -> String {
         let mut negotiator = Negotiator::new(&self.environment());
         let answered = negotiator.answer(offer).expect("the offer is answered");
         let Answered { sdp, media, remote, .. } = answered;
         let publish: Vec<Publish> =
             publish.iter().map(|(mid, kind, source)| self.publication(mid, *kind, *source)).collect();
-        let member = Member {
-            room: RoomKey(room),
-            id: ParticipantId(self.members.len() as u64 + 1),
-            epoch: Epoch(1),
-            negotiator,
-            publications: publish.clone(),
-        };
+        let member = Member { room: RoomKey(room), id, epoch, negotiator, publications: publish.clone() };
         let join = Join {
             room: member.room,
-            participant: member.id,
-            epoch: member.epoch,
+            participant: id,
+            epoch,
             transport: TransportNumber(0),
             local: member.negotiator.local().clone(),
             remote,
             media,
             publish,
-            want,
+            want: Want::default(),
         };
         self.worker.handle_command(now, Command::Join(Box::new(join)));
         self.members.push(member);
-        (sdp, self.members.len() - 1)
+        sdp
     }
 
     /// A publication that was not there before.
@@ -131,14 +143,19 @@ impl Server {
 
     pub fn handle_datagram(&mut self, now: Instant, from: SocketAddr, bytes: &[u8]) {
         let pair = AddressPair { local: Some(self.address.ip()), remote: from };
-        self.worker.handle_datagram(now, pair, &mut bytes.to_vec(), &mut self.batch, &mut self.sent);
+        let mut bytes = bytes.to_vec();
+        self.allocations += allocation::during(|| {
+            self.worker.handle_datagram(now, pair, &mut bytes, &mut self.batch, &mut self.sent);
+        });
         self.fresh = true;
     }
 
     /// The end of a turn of the loop, in the order of the real one. What is to be sent.
     pub fn turn(&mut self, now: Instant) -> Vec<(AddressPair, Vec<u8>)> {
         if std::mem::take(&mut self.fresh) {
-            self.worker.handle_fresh(now, &mut self.batch, &mut self.sent);
+            self.allocations += allocation::during(|| {
+                self.worker.handle_fresh(now, &mut self.batch, &mut self.sent);
+            });
         }
         self.worker.handle_timeout(now, &mut self.batch, &mut self.sent);
         self.sent.flush(&mut self.batch);
