@@ -27,3 +27,6 @@ mod allocation;
 
 /// Who may use whom, read off the source.
 mod layers;
+
+/// What the documents say of the tree.
+mod docs;
