@@ -6,6 +6,11 @@ use std::time::{Duration, Instant};
 /// publisher send keyframes only, longer keeps a newcomer in the dark.
 pub const SPACING: Duration = Duration::from_millis(500);
 
+/// How old a keyframe may be for a newcomer to begin with it and all that followed, out of the history, instead
+/// of asking for another. Longer spares the publisher keyframes, shorter the newcomer a burst. Not below
+/// [`SPACING`]: for that long no other can be asked for.
+pub const OPENS_FOR: Duration = SPACING;
+
 /// The merged wish of all viewers of one layer.
 #[derive(Debug, Default)]
 pub struct Keyframe {

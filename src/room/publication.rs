@@ -72,6 +72,8 @@ pub struct Layer {
     pub history: History,
     pub nack: Nack,
     pub keyframe: Keyframe,
+    /// Where the youngest keyframe begins, and when it came.
+    opening: Option<(u64, Instant)>,
     pub reception: Reception,
     pub report: Option<SenderReport>,
     /// Counts up when the publisher starts its numbering anew.
@@ -92,6 +94,7 @@ impl Publication {
             history: History::default(),
             nack: Nack::default(),
             keyframe: Keyframe::default(),
+            opening: None,
             reception: Reception::new(section.kind.clock_rate()),
             report: None,
             generation: 0,
@@ -174,6 +177,9 @@ impl Publication {
         if !target.history.insert(packet, payload) {
             return Err(Reason::Duplicate);
         }
+        if keyframe && target.opening.is_none_or(|(other, _)| other < sequence) {
+            target.opening = Some((sequence, now));
+        }
         if nack && target.nack.handle_packet(sequence, now) == Arrival::Lost {
             target.keyframe.request();
         }
@@ -223,6 +229,12 @@ impl Publication {
             .unwrap_or(packet.arrival)
     }
 
+    /// Another publication, or none, is on the section from now on.
+    pub fn set_published(&mut self, published: Option<Published>) {
+        self.published = published;
+        self.layers.iter_mut().for_each(|layer| layer.opening = None);
+    }
+
     /// The publisher was muted or unmuted.
     pub fn set_muted(&mut self, muted: bool) {
         if let Some(published) = &mut self.published {
@@ -231,16 +243,25 @@ impl Publication {
         for layer in &mut self.layers {
             layer.nack.clear();
             layer.keyframe.cancel();
+            layer.opening = None;
         }
     }
 }
 
 impl Layer {
+    /// A keyframe that came so short a time ago that its followers are worth sending, too: its first packet and
+    /// its arrival.
+    #[must_use]
+    pub fn opening(&self, now: Instant, within: Duration) -> Option<(u64, Instant)> {
+        self.opening.filter(|(_, at)| now.saturating_duration_since(*at) <= within)
+    }
+
     /// The layer's bitstream begins anew: nothing that was kept may be sent for a number of the new one.
     fn restart(&mut self) {
         self.generation += 1;
         self.history.clear();
         self.nack.clear();
+        self.opening = None;
         self.highest = 0;
     }
 }

@@ -116,6 +116,23 @@ impl Slot {
         }
     }
 
+    /// The layer that the slot cannot begin with without a keyframe, if it may begin now. `generation` is asked for
+    /// that of a layer.
+    #[must_use]
+    pub fn awaits(&self, now: Instant, generation: impl FnOnce(u8) -> Option<u32>) -> Option<u8> {
+        let binding = self.binding.as_ref()?;
+        let target = binding.target?;
+        let carried = binding.layer == Some(target) && generation(target) == Some(binding.generation);
+        (self.section.kind == Kind::Video && !carried && now >= binding.not_before).then_some(target)
+    }
+
+    /// Whether it may begin with a keyframe that came a moment ago. Never back in time: what was captured before the
+    /// slot's last packet would have to be moved on its clock.
+    #[must_use]
+    pub fn may_open_with(&self, came: Instant) -> bool {
+        self.last_sent.is_none_or(|sent| sent < came)
+    }
+
     /// Whether the slot forwards this packet, and under which numbers.
     ///
     /// `place` is asked where a binding begins: where the slot's clock (which began at the given base) stands at the

@@ -135,8 +135,8 @@ impl Worker {
             return;
         }
         let room = member.room;
-        self.publications[publication_key].published =
-            Some(Published { id: publish.publication, source: publish.source, muted: publish.muted });
+        let published = Published { id: publish.publication, source: publish.source, muted: publish.muted };
+        self.publications[publication_key].set_published(Some(published));
         if let Some(room) = self.registry.room_mut(room)
             && !room.publications.contains(&publication_key)
         {
@@ -147,7 +147,7 @@ impl Worker {
     fn unpublish(&mut self, key: ParticipantKey, id: PublicationId) {
         let Some(publication) = self.publication_of(key, id) else { return };
         let room = self.members[key].room;
-        self.publications[publication].published = None;
+        self.publications[publication].set_published(None);
         if let Some(room) = self.registry.room_mut(room) {
             room.publications.retain(|other| *other != publication);
         }

@@ -12,6 +12,7 @@ use crate::observe::reason::Reason;
 use crate::observe::traffic::{Traffic, add};
 use crate::room::clock::ServerClock;
 use crate::room::history::Packet;
+use crate::room::keyframe::OPENS_FOR;
 use crate::room::publication::{Fresh, Publication};
 use crate::room::registry::{ParticipantKey, PublicationKey};
 use crate::room::rewrite::Segment;
@@ -54,7 +55,7 @@ impl Worker {
             let Some(publication) = self.publications.get_mut(key) else { continue };
             if publication.layers_changed {
                 // Before anything is forwarded: a layer that has just come to life mostly begins with a keyframe.
-                self.retarget_receivers(key);
+                self.retarget_receivers(now, key);
             }
             let publication = &mut self.publications[key];
             let fresh = std::mem::take(&mut publication.fresh);
@@ -120,9 +121,16 @@ fn forward_to(
         return false;
     }
     member.trip(Stage::Seal);
-    let mut begun = false;
     // Layer and number up to which a keyframe's followers were already sent from the history.
-    let mut caught_up: Option<(u8, u64)> = None;
+    let mut caught_up = begin_from_history(member, route, source, traffic, batch, outlet);
+    if fresh.is_empty()
+        && caught_up.is_none()
+        && let Some(layer) = awaits(member, route, source)
+    {
+        // Just connected: no packet is there that would ask.
+        waiting[usize::from(layer) % waiting.len()] = true;
+    }
+    let mut begun = caught_up.is_some();
     for (fresh, padding) in fresh.iter().zip(source.padding) {
         if caught_up.is_some_and(|(layer, up_to)| layer == fresh.layer && fresh.sequence <= up_to) {
             continue;
@@ -145,6 +153,33 @@ fn forward_to(
         }
     }
     begun
+}
+
+/// A slot that waits begins with a keyframe that came a moment ago: mostly one that was asked for when the receiver
+/// joined and that came while it was still connecting. Returns the layer and the last number that was sent.
+fn begin_from_history(
+    member: &mut Member,
+    route: Route,
+    source: &Source<'_>,
+    traffic: &Traffic,
+    batch: &mut SendBatch,
+    outlet: &mut dyn Outlet,
+) -> Option<(u8, u64)> {
+    let layer = awaits(member, route, source)?;
+    let (sequence, came) = source.publication.layers[usize::from(layer)].opening(source.now, OPENS_FOR)?;
+    if !member.media.slots[usize::from(route.slot)].may_open_with(came) {
+        return None;
+    }
+    let first = Fresh { layer, sequence, padding: false, keyframe: true };
+    forward_packet(member, route, first, 0, source, traffic, batch, outlet).ok()?;
+    Some((layer, catch_up(member, route, first, source, traffic, batch, outlet)))
+}
+
+/// The layer that a receiver's slot needs a keyframe of, if it may begin now.
+fn awaits(member: &Member, route: Route, source: &Source<'_>) -> Option<u8> {
+    let layers = &source.publication.layers;
+    let slot = &member.media.slots[usize::from(route.slot)];
+    slot.awaits(source.now, |layer| Some(layers.get(usize::from(layer))?.generation))
 }
 
 /// A binding that began with a packet that came late: what follows it was received before, and is sent now.

@@ -61,7 +61,7 @@ impl Worker {
                 }
             }
             if publication.handle_timeout(now) {
-                self.retarget_receivers(publication_key);
+                self.retarget_receivers(now, publication_key);
             }
         }
     }

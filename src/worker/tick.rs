@@ -98,6 +98,9 @@ impl Worker {
                     let (participant, epoch, transport) = (member.id, member.epoch, member.number);
                     self.updates
                         .push_back((member.room, Update::Connected { participant, epoch, transport }));
+                    // What it is to see may begin at once, out of the history.
+                    let bound = member.media.slots.iter().filter_map(|slot| Some(slot.binding?.publication));
+                    self.fresh.extend(bound);
                     self.wake_at(key, now);
                 }
                 Event::Failed(reason) => return self.give_up(now, key, reason),
