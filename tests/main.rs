@@ -10,8 +10,17 @@ mod support;
 /// Joining, seeing and hearing each other, with independent peer connections as clients.
 mod journey;
 
+/// What happens within a call: roles, faults, mutes, departures, reports.
+mod call;
+
+/// Restarts, rebinding, silence, consent.
+mod ice_restart;
+
 /// Loss, copies and detours in both directions, padding and probes.
 mod loss;
+
+/// Encodings of one picture, and slots that pass from one to another.
+mod simulcast;
 
 /// The packet path allocates nothing once it runs.
 mod allocation;

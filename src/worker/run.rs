@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::{Outlet, Settings, Worker};
 use crate::control::{Command, Update};
 use crate::id::RoomKey;
-use crate::net::{Poller, ReceiveBatch, SendBatch, SendFailure, UdpSocket, Waker};
+use crate::net::{Poller, RECEIVE_MESSAGES, ReceiveBatch, SendBatch, SendFailure, UdpSocket, Waker};
 use crate::observe::reason::Reason;
 use crate::observe::traffic::Traffic;
 use crate::transport::certificate::Certificate;
@@ -116,14 +116,14 @@ impl Loop {
             self.clock.skip_pause(before, timeout);
             let mut outlet = SocketOutlet { socket: &self.socket, worker_failures: Vec::new() };
             for _ in 0..RECEIVES_PER_TURN {
-                match self.socket.receive(&mut received) {
+                let count = match self.socket.receive(&mut received) {
                     Ok(0) => break,
                     Err(error) => {
                         tracing::warn!(%error, "receiving failed");
                         break;
                     }
-                    Ok(_) => {}
-                }
+                    Ok(count) => count,
+                };
                 let now = self.clock.now();
                 for (pair, datagram) in received.datagrams() {
                     self.worker.handle_datagram(now, pair, datagram, &mut batch, &mut outlet);
@@ -132,6 +132,9 @@ impl Loop {
                 outlet.flush(&mut batch);
                 for _ in 0..received.too_long() {
                     self.worker.traffic.dropped.count(Reason::TooLong);
+                }
+                if count < RECEIVE_MESSAGES {
+                    break; // Nothing waits any more; what comes meanwhile begins the next turn.
                 }
             }
             let now = self.clock.now();

@@ -1,5 +1,7 @@
-//! Time and statistics of the benchmarks.
+//! Time, memory and statistics of the benchmarks.
+#![allow(dead_code, reason = "each benchmark uses a part of it")]
 
+use std::ops::AddAssign;
 use std::time::Duration;
 
 /// CPU time of this thread: unlike the clock on the wall it does not count what others did meanwhile.
@@ -28,4 +30,34 @@ pub(crate) fn median(mut values: Vec<f64>) -> f64 {
 /// Nanoseconds for each of `count`.
 pub(crate) fn each(total: Duration, count: u64) -> f64 {
     total.as_nanos() as f64 / count as f64
+}
+
+/// What something took of the processor and keeps of the memory.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Cost {
+    pub(crate) time: Duration,
+    /// Bytes that were allocated and not freed.
+    pub(crate) bytes: i64,
+}
+
+impl AddAssign for Cost {
+    fn add_assign(&mut self, other: Self) {
+        self.time += other.time;
+        self.bytes += other.bytes;
+    }
+}
+
+/// CPU time that `work` takes and bytes that it leaves allocated.
+pub(crate) fn measured<T>(work: impl FnOnce() -> T) -> (Cost, T) {
+    let before = heap();
+    let (time, result) = timed(work);
+    (Cost { time, bytes: heap() - before }, result)
+}
+
+/// Bytes allocated by this (single-threaded) process, those of C libraries too, with the allocator's overhead.
+#[allow(unsafe_code, reason = "the ciphers allocate in C, where no allocator of ours could count")]
+fn heap() -> i64 {
+    // SAFETY: it takes no arguments and reads the allocator's own figures.
+    let info = unsafe { libc::mallinfo2() };
+    (info.uordblks + info.hblkhd) as i64
 }

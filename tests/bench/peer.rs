@@ -1,4 +1,5 @@
 //! Participants of a benchmark: the browser's end of a connection, made in memory by `dimpl` and `rtc-stun`.
+#![allow(dead_code, reason = "each benchmark uses a part of it")]
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -16,6 +17,8 @@ use motet::transport::demux::{Protocol, classify};
 use motet::transport::srtp::{Opener, Profile, SealStream, Sealer, split};
 use motet::transport::{Credentials, DtlsRole, Remote};
 use motet::worker::{Outlet, Worker};
+
+use crate::measure::{Cost, measured};
 use stun::attributes::{
     ATTR_ICE_CONTROLLING, ATTR_PRIORITY, ATTR_USE_CANDIDATE, ATTR_USERNAME, RawAttribute,
 };
@@ -145,7 +148,8 @@ impl Peer {
                 want: Want::default(),
             })),
         );
-        let keys = handshake(worker, batch, now, pair, &check(&ufrag), certificate);
+        let check = check(&format!("{ufrag}:clnt"), SERVER_PWD);
+        let (keys, _) = handshake(worker, batch, now, pair, check, certificate);
         let (local, remote) =
             split(PROFILE, &keys, DtlsRole::Client).expect("as many bytes as the profile's");
         Self {
@@ -259,20 +263,19 @@ pub(crate) fn slot_ssrcs(index: usize, slots: usize) -> Vec<Ssrc> {
 }
 
 /// A nominating check.
-pub(crate) fn check(server_ufrag: &str) -> Vec<u8> {
+pub(crate) fn check(username: &str, server_pwd: &str) -> Vec<u8> {
     let provider = stun::crypto::default_provider().expect("built in");
     let raw = |typ, value: &[u8]| RawAttribute { typ, length: 0, value: value.to_vec() };
+    let integrity =
+        MessageIntegrity::new_short_term_integrity_with_provider(server_pwd.to_owned(), provider.crypto());
     let setters: Vec<Box<dyn Setter + '_>> = vec![
         Box::new(BINDING_REQUEST),
         Box::new(TransactionId::new()),
-        Box::new(TextAttribute::new(ATTR_USERNAME, format!("{server_ufrag}:clnt"))),
+        Box::new(TextAttribute::new(ATTR_USERNAME, username.to_owned())),
         Box::new(raw(ATTR_ICE_CONTROLLING, &[7; 8])),
         Box::new(raw(ATTR_PRIORITY, &[0x6e, 0, 1, 0xff])),
         Box::new(raw(ATTR_USE_CANDIDATE, &[])),
-        Box::new(MessageIntegrity::new_short_term_integrity_with_provider(
-            SERVER_PWD.to_owned(),
-            provider.crypto(),
-        )),
+        Box::new(integrity),
         Box::new(FINGERPRINT),
     ];
     let mut message = Message::new();
@@ -280,26 +283,27 @@ pub(crate) fn check(server_ufrag: &str) -> Vec<u8> {
     message.raw
 }
 
-/// Check and DTLS handshake in memory; returns the exported keys.
-fn handshake(
+/// Check and DTLS handshake in memory; returns the exported keys and what it cost the server.
+pub(crate) fn handshake(
     worker: &mut Worker,
     batch: &mut SendBatch,
     now: Instant,
     pair: AddressPair,
-    check: &[u8],
+    check: Vec<u8>,
     certificate: dimpl::DtlsCertificate,
-) -> Vec<u8> {
+) -> (Vec<u8>, Cost) {
     let config = dimpl::Config::builder().mtu(1200).build().expect("valid");
     let mut dtls = dimpl::Dtls::new_12(Arc::new(config), certificate, now);
     dtls.set_active(true);
-    let mut to_server = vec![check.to_vec()];
+    let mut to_server = vec![check];
     let (mut keys, mut connected) = (None, false);
+    let mut cost = Cost::default();
     let mut buffer = vec![0; 4096];
     for round in 0..50 {
         let now = now + Duration::from_micros(round * 10);
         let mut out = Collect::default();
         for mut datagram in to_server.drain(..) {
-            worker.handle_datagram(now, pair, &mut datagram, batch, &mut out);
+            cost += measured(|| worker.handle_datagram(now, pair, &mut datagram, batch, &mut out)).0;
         }
         out.flush(batch);
         dtls.handle_timeout(now).expect("alive");
@@ -323,11 +327,14 @@ fn handshake(
                 _ => {}
             }
         }
-        while let Some((_, update)) = worker.poll_update() {
-            connected |= matches!(update, Update::Connected { .. });
-        }
+        cost += measured(|| {
+            while let Some((_, update)) = worker.poll_update() {
+                connected |= matches!(update, Update::Connected { .. });
+            }
+        })
+        .0;
         if connected && let Some(keys) = keys.take() {
-            return keys;
+            return (keys, cost);
         }
     }
     panic!("the handshake did not complete");

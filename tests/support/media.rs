@@ -142,6 +142,8 @@ pub struct Source {
     pub active: bool,
     /// MID and RID are on each packet until a receiver report acknowledges the source, and never again.
     pub naming: bool,
+    /// The same for retransmissions, which have a source of their own.
+    pub rtx_naming: bool,
     pub sequence: u16,
     pub timestamp: u32,
     pub frame: u32,
@@ -150,6 +152,8 @@ pub struct Source {
     pub next: Instant,
     /// Repeats the last packets to fill the link, as browsers probe: padding on the media source.
     pub padding_every: Option<u32>,
+    /// A screen on which nothing moves: only the first frames and what is asked for is sent.
+    pub still: bool,
     picture_id: u16,
     tl0: u8,
     key_index: u8,
@@ -178,6 +182,7 @@ impl Source {
             payload_len: if kind == Kind::Audio { 80 } else { 700 },
             active: true,
             naming: true,
+            rtx_naming: true,
             // Near the ends of their ranges, so that every test passes over the wrap.
             sequence: (65_500 + ssrc % 36) as u16,
             timestamp: u32::MAX - 90_000 - ssrc % 1000,
@@ -186,6 +191,7 @@ impl Source {
             keyframe_wanted: true,
             next: start,
             padding_every: None,
+            still: false,
             picture_id: 0x7ff0,
             tl0: 250,
             key_index: 0,
@@ -315,7 +321,7 @@ impl Source {
             ..kept.header
         };
         self.rtx_sequence = self.rtx_sequence.wrapping_add(1);
-        if self.naming {
+        if self.rtx_naming {
             name(&mut header, ids.mid, &self.mid);
             if let Some(rid) = self.rid {
                 name(&mut header, ids.repaired_rid, rid);
@@ -446,7 +452,11 @@ impl MediaEnd {
         let mut packets = Vec::new();
         for source in self.sources.iter_mut().filter(|source| source.active) {
             while source.next <= now {
-                packets.extend(source.frame(&self.ids));
+                if !source.still || source.frame < 10 || source.keyframe_wanted {
+                    packets.extend(source.frame(&self.ids));
+                } else {
+                    source.timestamp = source.timestamp.wrapping_add(3000);
+                }
                 source.next += source.interval();
             }
         }
@@ -468,8 +478,9 @@ impl MediaEnd {
                 }
             }
             Report::Receiver(acknowledged) => {
-                for source in self.sources.iter_mut().filter(|source| acknowledged.contains(&source.ssrc)) {
-                    source.naming = false;
+                for source in &mut self.sources {
+                    source.naming &= !acknowledged.contains(&source.ssrc);
+                    source.rtx_naming &= source.rtx_ssrc.is_none_or(|rtx| !acknowledged.contains(&rtx));
                 }
             }
             _ => {}

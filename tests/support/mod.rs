@@ -87,11 +87,27 @@ impl Sim {
                 publish.push((source.mid.clone(), source.kind, source.source));
             }
         }
-        let (answer, member) = self.server.join(self.now, room, offer, &publish, Want::default());
+        let (answer, member) = self.server.join(self.now, room, offer, &publish);
         peer.answered(self.now, &answer);
         self.clients.push(peer);
         assert_eq!(member + 1, self.clients.len());
         member
+    }
+
+    /// The same person again, with a new page: a newer epoch.
+    pub fn rejoin(&mut self, client: usize, offer: &str, mut peer: Box<dyn Peer>) -> usize {
+        let member = &self.server.members[client];
+        let (room, id, epoch) = (member.room.0, member.id, member.epoch);
+        let publish: Vec<_> =
+            member.publications.iter().map(|p| (p.mid.to_string(), p.kind, p.source)).collect();
+        let former = member.publications.clone();
+        let answer = self.server.enter(self.now, room, id, motet::id::Epoch(epoch.0 + 1), offer, &publish);
+        let mut member = self.server.members.pop().expect("it entered");
+        member.publications.extend(former);
+        self.server.members[client] = member;
+        peer.answered(self.now, &answer);
+        self.clients[client] = peer;
+        client
     }
 
     /// An independent peer connection that publishes sound and picture, joined.

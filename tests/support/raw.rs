@@ -93,6 +93,11 @@ pub struct Raw {
     /// Answers requests for repetition.
     pub repeats: bool,
     pub sends_reports: bool,
+    /// Whether packets carry transport-wide numbers, and how many were given out.
+    pub numbers_packets: bool,
+    pub transport_cc: u16,
+    /// What does not open is somebody else's, and that is no error.
+    pub takes_foreign: bool,
     /// Every protected datagram that came, and where.
     pub datagrams: Vec<(Instant, SocketAddr, Vec<u8>)>,
     /// Success answers to checks, by local address.
@@ -139,6 +144,9 @@ impl Raw {
             nacks: true,
             repeats: true,
             sends_reports: true,
+            numbers_packets: false,
+            transport_cc: 0,
+            takes_foreign: false,
             datagrams: Vec::new(),
             answers: Vec::new(),
             next_check: now,
@@ -269,17 +277,22 @@ impl Raw {
 
     /// A connectivity check, as it would be sent.
     pub fn check(&self, nominates: bool) -> Vec<u8> {
-        self.check_as(&self.ufrag, &self.server_pwd, nominates)
+        self.check_as(&self.ufrag, nominates)
     }
 
-    pub fn check_as(&self, ufrag: &str, pwd: &str, nominates: bool) -> Vec<u8> {
+    /// A check under another of our names.
+    pub fn check_as(&self, ufrag: &str, nominates: bool) -> Vec<u8> {
+        let username = format!("{}:{ufrag}", self.server_ufrag);
+        self.check_with(&username, &self.server_pwd, nominates)
+    }
+
+    pub fn check_with(&self, username: &str, pwd: &str, nominates: bool) -> Vec<u8> {
         let provider = stun::crypto::default_provider().expect("built in");
         let raw = |typ: AttrType, value: &[u8]| RawAttribute { typ, length: 0, value: value.to_vec() };
-        let username = format!("{}:{ufrag}", self.server_ufrag);
         let mut setters: Vec<Box<dyn Setter + '_>> = vec![
             Box::new(BINDING_REQUEST),
             Box::new(TransactionId::new()),
-            Box::new(TextAttribute::new(ATTR_USERNAME, username)),
+            Box::new(TextAttribute::new(ATTR_USERNAME, username.to_owned())),
             Box::new(raw(ATTR_ICE_CONTROLLING, &[7; 8])),
             Box::new(raw(ATTR_PRIORITY, &[0x6e, 0, 1, 0xff])),
         ];
@@ -294,6 +307,11 @@ impl Raw {
         let mut message = Message::new();
         message.build(&setters).expect("builds");
         message.raw
+    }
+
+    /// Never begins its handshake.
+    pub fn deaf_to_dtls(&mut self) {
+        self.dtls_started = true;
     }
 
     /// Sends bytes as they are.
@@ -318,7 +336,12 @@ impl Raw {
     }
 
     pub fn send_packet(&mut self, packet: Outgoing) {
-        let packet = rtp::packet::Packet { header: packet.header, payload: packet.payload };
+        let mut packet = rtp::packet::Packet { header: packet.header, payload: packet.payload };
+        if self.numbers_packets {
+            let number = Bytes::copy_from_slice(&self.transport_cc.to_be_bytes());
+            packet.header.set_extension(IDS.transport_cc, number).expect("fits");
+            self.transport_cc += 1;
+        }
         let plain = packet.marshal().expect("marshals");
         self.send_rtp(&plain);
     }
@@ -395,6 +418,7 @@ impl Raw {
         if (192..=223).contains(&bytes[1]) {
             let mut plain = match keys.open.decrypt_rtcp(bytes) {
                 Err(shared::error::Error::SrtcpSsrcDuplicated(..)) => return,
+                Err(_) if self.takes_foreign => return,
                 plain => plain.expect("the server's RTCP opens"),
             };
             let packets = rtcp::packet::unmarshal(&mut plain).expect("the server's RTCP parses");
@@ -411,6 +435,7 @@ impl Raw {
             let mut plain = match keys.open.decrypt_rtp(bytes) {
                 // A copy is refused by the replay window, as it has to be.
                 Err(shared::error::Error::SrtpSsrcDuplicated(..)) => return,
+                Err(_) if self.takes_foreign => return,
                 plain => plain.expect("the server's RTP opens"),
             };
             let packet = rtp::packet::Packet::unmarshal(&mut plain).expect("the server's RTP parses");
@@ -525,7 +550,7 @@ impl Peer for Raw {
     }
 
     fn handle_timeout(&mut self, now: Instant) {
-        if self.dtls_started && self.dtls_wake.is_some_and(|at| at <= now) {
+        if self.dtls_wake.is_some_and(|at| at <= now) {
             self.dtls_wake = None;
             let _ = self.dtls.handle_timeout(now);
             self.drain_dtls();

@@ -81,34 +81,42 @@ impl Server {
         room: u64,
         offer: &str,
         publish: &[(String, Kind, Source)],
-        want: Want,
     ) -> (String, usize) {
+        let id = ParticipantId(self.members.len() as u64 + 1);
+        let answer = self.enter(now, room, id, Epoch(1), offer, publish);
+        (answer, self.members.len() - 1)
+    }
+
+    /// As [`Self::join`], with an identity; the newest of `members` is the one who entered.
+    pub fn enter(
+        &mut self,
+        now: Instant,
+        room: u64,
+        id: ParticipantId,
+        epoch: Epoch,
+        offer: &str,
+        publish: &[(String, Kind, Source)],
+    ) -> String {
         let mut negotiator = Negotiator::new(&self.environment());
         let answered = negotiator.answer(offer).expect("the offer is answered");
         let Answered { sdp, media, remote, .. } = answered;
         let publish: Vec<Publish> =
             publish.iter().map(|(mid, kind, source)| self.publication(mid, *kind, *source)).collect();
-        let member = Member {
-            room: RoomKey(room),
-            id: ParticipantId(self.members.len() as u64 + 1),
-            epoch: Epoch(1),
-            negotiator,
-            publications: publish.clone(),
-        };
+        let member = Member { room: RoomKey(room), id, epoch, negotiator, publications: publish.clone() };
         let join = Join {
             room: member.room,
-            participant: member.id,
-            epoch: member.epoch,
+            participant: id,
+            epoch,
             transport: TransportNumber(0),
             local: member.negotiator.local().clone(),
             remote,
             media,
             publish,
-            want,
+            want: Want::default(),
         };
         self.worker.handle_command(now, Command::Join(Box::new(join)));
         self.members.push(member);
-        (sdp, self.members.len() - 1)
+        sdp
     }
 
     /// A publication that was not there before.
