@@ -81,7 +81,7 @@ fn a_strangers_datagrams_allocate_nothing() {
     sim.raw_caller(1, &Shape::default());
     sim.connect();
     let mut random = Rng::new(73);
-    let mut check = sim.raw(0).check_as("a password of a stranger", true);
+    let mut check = sim.raw(0).check_as("stranger", "a password of a stranger", true);
     sim.server.allocations = 0;
     for n in 0..2000usize {
         let mut bytes = random.bytes(1 + n % 1300);

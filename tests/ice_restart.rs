@@ -72,7 +72,7 @@ fn in_a_restart_media_stays_on_the_old_pair_until_the_new_one_is_nominated() {
     // Checks by the new name without nomination: answered, and nothing moves. Those by the old name are answered, too.
     for _ in 0..4 {
         sim.raw(1).send_check(elsewhere(), false);
-        let by_old_name = sim.raw(1).check_as(&old_name, false);
+        let by_old_name = sim.raw(1).check_named(&old_name, false);
         sim.raw(1).send(old, by_old_name);
         sim.run_for(ms(100));
     }
@@ -86,7 +86,7 @@ fn in_a_restart_media_stays_on_the_old_pair_until_the_new_one_is_nominated() {
     let since = sim.now;
     sim.run_for(ms(500));
     assert_eq!(arrived_at(&mut sim, since), [elsewhere()]);
-    let by_old_name = sim.raw(1).check_as(&old_name, true);
+    let by_old_name = sim.raw(1).check_named(&old_name, true);
     sim.raw(1).send(old, by_old_name);
     let since = sim.now;
     sim.run_for(ms(300));

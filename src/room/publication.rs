@@ -213,7 +213,8 @@ impl Publication {
         let mut infos = [LayerInfo::default(); 4];
         let count = self.layers.len().min(infos.len());
         for (info, layer) in infos.iter_mut().zip(&self.layers) {
-            *info = LayerInfo { alive: layer.alive, height: layer.height };
+            *info =
+                LayerInfo { alive: layer.alive, known: layer.last_packet.is_some(), height: layer.height };
         }
         (infos, count)
     }
@@ -262,6 +263,8 @@ impl Layer {
         self.history.clear();
         self.nack.clear();
         self.opening = None;
+        // It tells of the former timestamps.
+        self.report = None;
         self.highest = 0;
     }
 }

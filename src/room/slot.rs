@@ -46,6 +46,8 @@ pub struct Binding {
     pub layer: Option<u8>,
     /// The layer that should be.
     pub target: Option<u8>,
+    /// Whether that layer is being sent.
+    pub sent: bool,
     /// The slot's timestamp of the first packet.
     pub from_ts: Option<u32>,
     generation: u32,
@@ -91,6 +93,7 @@ impl Slot {
             id,
             layer: None,
             target: None,
+            sent: false,
             from_ts: None,
             generation: 0,
             not_before: if wait { now + NAME_CHANGE } else { now },
@@ -102,10 +105,11 @@ impl Slot {
         self.binding = None;
     }
 
-    /// Decides which layer to forward. Returns whether a keyframe of it is needed.
-    pub fn retarget(&mut self, target: Option<u8>) -> bool {
+    /// Decides which layer to forward, and notes whether it is being `sent`. Returns whether a keyframe of it is needed.
+    pub fn retarget(&mut self, target: Option<u8>, sent: bool) -> bool {
         let Some(binding) = &mut self.binding else { return false };
         binding.target = target;
+        binding.sent = sent;
         target.is_some() && binding.layer != target
     }
 
@@ -221,6 +225,7 @@ impl Slot {
             state.layer = binding.layer;
             state.why = match (binding.layer, binding.target) {
                 (_, None) => Some(Why::NotSent),
+                _ if !binding.sent => Some(Why::NotSent),
                 (None, Some(_)) => Some(Why::Keyframe),
                 _ => None,
             };

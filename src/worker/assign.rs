@@ -77,10 +77,16 @@ impl Worker {
         let Some(publication) = self.publications.get_mut(binding.publication) else { return };
         let (infos, count) = publication.layer_infos();
         let target = choose(&infos[..count], wish.height);
-        if binding.target == target {
+        let sent = target.is_some_and(|layer| infos[usize::from(layer)].alive);
+        if (binding.target, binding.sent) == (target, sent) {
             return;
         }
-        let needs_keyframe = slot.retarget(target) && publication.kind == Kind::Video;
+        let needs_keyframe = slot.retarget(target, sent) && publication.kind == Kind::Video;
+        if needs_keyframe && !sent {
+            // Whichever of its encodings answers is the one to be shown.
+            publication.layers.iter_mut().for_each(|layer| layer.keyframe.request());
+            self.keyframes.push(binding.publication);
+        }
         if let Some(layer) = target.and_then(|layer| publication.layers.get_mut(usize::from(layer)))
             && needs_keyframe
             // A young one is in the history; should it be too old when the receiver is connected, it asks then.

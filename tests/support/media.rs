@@ -640,7 +640,9 @@ impl Stream {
                 let same = (before.publication, previous.tag.layer) == (packet.publication, tag.layer);
                 let gap = packet.sequence - before.sequence;
                 if same && tag.counter > previous.tag.counter {
-                    let restarts = seen.keyframe.is_some();
+                    // After an interruption: with a keyframe, or with silence.
+                    let silence = self.kind == Kind::Audio && packet.timestamp - before.timestamp > 960 * gap;
+                    let restarts = seen.keyframe.is_some() || silence;
                     let exact = i64::from(tag.counter - previous.tag.counter) <= gap;
                     assert!(
                         exact || restarts,
@@ -688,14 +690,14 @@ impl Stream {
             return;
         }
         let new = !same || seen.tag.frame != previous.tag.frame;
-        let frames = if same { (seen.tag.frame - previous.tag.frame) as u16 } else { 1 };
-        let expected = if new { last_id.wrapping_add(frames) & 0x7fff } else { last_id };
-        assert_eq!(id, expected, "picture ids go on: {previous:?} {seen:?}");
-        assert_eq!(
-            tl0,
-            if new { last_tl0.wrapping_add(frames as u8) } else { last_tl0 },
-            "and so does TL0PICIDX"
-        );
+        let frames = match (new, seen.keyframe.is_some()) {
+            (false, _) => 0,
+            // A new stretch, whatever was left out before it.
+            (true, true) if !same || id == last_id.wrapping_add(1) & 0x7fff => 1,
+            (true, _) => (seen.tag.frame - previous.tag.frame) as u16,
+        };
+        assert_eq!(id, last_id.wrapping_add(frames) & 0x7fff, "picture ids go on: {previous:?} {seen:?}");
+        assert_eq!(tl0, last_tl0.wrapping_add(frames as u8), "and so does TL0PICIDX: {previous:?} {seen:?}");
     }
 
     /// Within each stretch every packet of its source came.

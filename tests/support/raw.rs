@@ -277,13 +277,16 @@ impl Raw {
 
     /// A connectivity check, as it would be sent.
     pub fn check(&self, nominates: bool) -> Vec<u8> {
-        self.check_as(&self.ufrag, nominates)
+        self.check_named(&self.ufrag, nominates)
     }
 
     /// A check under another of our names.
-    pub fn check_as(&self, ufrag: &str, nominates: bool) -> Vec<u8> {
-        let username = format!("{}:{ufrag}", self.server_ufrag);
-        self.check_with(&username, &self.server_pwd, nominates)
+    pub fn check_named(&self, ufrag: &str, nominates: bool) -> Vec<u8> {
+        self.check_as(ufrag, &self.server_pwd, nominates)
+    }
+
+    pub fn check_as(&self, ufrag: &str, pwd: &str, nominates: bool) -> Vec<u8> {
+        self.check_with(&format!("{}:{ufrag}", self.server_ufrag), pwd, nominates)
     }
 
     pub fn check_with(&self, username: &str, pwd: &str, nominates: bool) -> Vec<u8> {
