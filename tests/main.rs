@@ -19,6 +19,12 @@ mod ice_restart;
 /// Loss, copies and detours in both directions, padding and probes.
 mod loss;
 
+/// Strangers and hostile participants.
+mod malformed;
+
+/// What one participant can make the server spend.
+mod limits;
+
 /// Encodings of one picture, and slots that pass from one to another.
 mod simulcast;
 
