@@ -30,3 +30,6 @@ mod simulcast;
 
 /// The packet path allocates nothing once it runs.
 mod allocation;
+
+/// Who may use whom, read off the source.
+mod layers;

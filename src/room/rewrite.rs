@@ -63,7 +63,8 @@ pub enum Consumed {
 /// The numbering of one slot.
 #[derive(Clone, Debug)]
 pub struct Rewriter {
-    segments: [Segment; SEGMENTS],
+    /// A ring once it has [`SEGMENTS`]; most slots never need more than one.
+    segments: Vec<Segment>,
     /// How many segments there have been; 0 before the first binding.
     count: usize,
     /// Highest number of the source that was seen in this binding, forwarded or consumed.
@@ -81,7 +82,7 @@ impl Rewriter {
     #[must_use]
     pub fn new(start: u16) -> Self {
         Self {
-            segments: [Segment::default(); SEGMENTS],
+            segments: Vec::new(),
             count: 0,
             highest: 0,
             // One cycle up, so that nothing late underflows; the wire shows the low 16 bits only.
@@ -216,7 +217,10 @@ impl Rewriter {
     }
 
     fn push(&mut self, segment: Segment) {
-        self.segments[self.count % SEGMENTS] = segment;
+        match self.segments.get_mut(self.count % SEGMENTS) {
+            Some(oldest) => *oldest = segment,
+            None => self.segments.push(segment),
+        }
         self.count += 1;
     }
 }

@@ -42,14 +42,18 @@ fn main() {
     }
     // The first ones pay for what is made once.
     let settled = &costs[ROOM..];
-    println!("CPU of the server for each join, us; medians of {} joins in rooms of {ROOM}", settled.len());
+    println!(
+        "CPU of the server for each join, us; medians of {} joins in rooms of {ROOM}, {} kB of offer",
+        settled.len(),
+        OFFER.len() / 1000
+    );
     let row = |name: &str, step: fn(&Steps) -> Cost| {
         println!(
             "  {name:<28} {:>8.0}",
             median(settled.iter().map(|cost| step(cost).time.as_secs_f64() * 1e6).collect())
         );
     };
-    row("offer and answer (17 kB SDP)", |steps| steps.negotiate);
+    row("offer and answer", |steps| steps.negotiate);
     row("transport, slots, routes", |steps| steps.command);
     row("check and DTLS handshake", |steps| steps.handshake);
     row("all", Steps::all);

@@ -122,19 +122,38 @@
 
   const shown = new Map();
 
-  /** A track that shows `member`'s numbered picture until it is stopped. */
-  function picture({ member, width = 320, height = 180, fps = 10 }) {
+  /** Something that no codec can make small, beside what is read back: a strip of the picture, other in each frame. */
+  function noiseOf(width, height) {
+    const canvas = document.createElement('canvas');
+    Object.assign(canvas, { width: Math.round(width / 4), height });
+    const context = canvas.getContext('2d', { alpha: false });
+    for (let x = 0; x < canvas.width; x += 4) {
+      for (let y = 0; y < canvas.height; y += 4) {
+        context.fillStyle = `hsl(${Math.floor(Math.random() * 360)} 70% ${20 + Math.floor(Math.random() * 60)}%)`;
+        context.fillRect(x, y, 4, 4);
+      }
+    }
+    return (target) => {
+      const from = Math.floor(Math.random() * (height / 2));
+      target.drawImage(canvas, 0, from, canvas.width, height / 2, 0, 0, canvas.width, height / 2);
+    };
+  }
+
+  /** A track that shows `member`'s numbered picture until it is stopped. `detail`: with enough in it to fill many packets. */
+  function picture({ member, width = 320, height = 180, fps = 10, detail = false }) {
     const canvas = document.createElement('canvas');
     Object.assign(canvas, { width, height });
     canvas.style.cssText = 'width:160px;height:90px';
     root().append(canvas);
     const context = canvas.getContext('2d', { alpha: false });
     let frame = 0;
+    const noise = detail ? noiseOf(width, height) : () => {};
     draw(context, member, frame);
     const [track] = canvas.captureStream(fps).getVideoTracks();
     const timer = setInterval(() => {
       frame += 1;
       draw(context, member, frame);
+      noise(context);
       if (track.readyState === 'ended') { clearInterval(timer); canvas.remove(); }
     }, 1000 / fps);
     shown.set(track.id, { frame: () => frame });
@@ -483,6 +502,13 @@
     return result;
   }
 
+  /** The sources of a receiving section, as the server's answer names them: `{ media, rtx }`. */
+  function sources(mid, n = connections.length - 1) {
+    const section = connections[n].remoteDescription.sdp.split(/^m=/m).find((text) => text.includes(`a=mid:${mid}\r\n`));
+    const [, media, rtx] = /a=ssrc-group:FID (\d+) (\d+)/.exec(section) ?? [];
+    return { media: Number(media), rtx: Number(rtx) };
+  }
+
   /** Everything that getStats says of every connection, for the artifacts. */
   async function everything() {
     const all = [];
@@ -520,7 +546,7 @@
 
   window.instruments = {
     picture, tone, frequencyOf, recognise, watch, unwatch, look, frames, mark, listen, unlisten, hear, watchAll, read, draw,
-    streams, everything, connection, connections, sockets, captured, timeline, shown,
+    streams, sources, everything, connection, connections, sockets, captured, timeline, shown,
     time: () => performance.now(),
   };
 })();
