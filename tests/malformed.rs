@@ -114,7 +114,8 @@ fn a_hello_from_a_stranger_and_media_before_the_handshake_are_dropped() {
     sim.join(1, &offer, Box::new(client));
     sim.run_for(ms(100));
     let address = sim.raw(1).address;
-    for bytes in [&[0x80, 111, 0, 1, 0, 0, 0, 0, 0, 0, 0, 7, 1, 2, 3, 4][..], &[0x80, 200, 0, 1, 0, 0, 0, 7]] {
+    for bytes in [&[0x80, 111, 0, 1, 0, 0, 0, 0, 0, 0, 0, 7, 1, 2, 3, 4][..], &[0x80, 200, 0, 1, 0, 0, 0, 7]]
+    {
         let mut bytes = bytes.to_vec();
         bytes.resize(60, 0);
         assert!(sim.inject(address, &bytes).is_empty());
@@ -130,7 +131,8 @@ fn replayed_reflected_and_borrowed_datagrams_are_dropped() {
     let captured = sim.captured.take().expect("kept");
     let (honest, hostile) = (sim.raw(0).address, sim.raw(1).address);
     let media = |bytes: &[u8]| (128..192).contains(&bytes[0]);
-    let replays = |sim: &Sim| sim.server.dropped(Reason::SrtpReplayed) + sim.server.dropped(Reason::SrtpTooOld);
+    let replays =
+        |sim: &Sim| sim.server.dropped(Reason::SrtpReplayed) + sim.server.dropped(Reason::SrtpTooOld);
     let before = (replays(&sim), sim.server.dropped(Reason::SrtpAuthentication));
     let mut copies = 0;
     for (from, bytes) in captured.iter().filter(|(from, bytes)| *from == honest && media(bytes)) {
@@ -152,8 +154,14 @@ fn replayed_reflected_and_borrowed_datagrams_are_dropped() {
 }
 
 fn header(ssrc: u32, payload_type: u8, sequence: u16, names: &[(u8, &str)]) -> Header {
-    let mut header =
-        Header { version: 2, payload_type, sequence_number: sequence, ssrc, timestamp: 1, ..Header::default() };
+    let mut header = Header {
+        version: 2,
+        payload_type,
+        sequence_number: sequence,
+        ssrc,
+        timestamp: 1,
+        ..Header::default()
+    };
     for (id, value) in names {
         header.set_extension(*id, Bytes::copy_from_slice(value.as_bytes())).expect("fits");
     }
@@ -178,7 +186,11 @@ fn another_participants_names_are_worth_nothing() {
         send(&mut sim, header(victim.ssrc, 96, n, &[(IDS.mid, "1"), (IDS.rid, "f")]), &payload);
         // The server's source towards the victim, the victim's retransmissions, a slot's section.
         send(&mut sim, header(slot.ssrc, 96, n, &[(IDS.mid, "1"), (IDS.rid, "h")]), &payload);
-        send(&mut sim, header(slot.rtx.expect("video"), 97, n, &[(IDS.mid, "1"), (IDS.repaired_rid, "h")]), &payload);
+        send(
+            &mut sim,
+            header(slot.rtx.expect("video"), 97, n, &[(IDS.mid, "1"), (IDS.repaired_rid, "h")]),
+            &payload,
+        );
         send(&mut sim, header(77, 96, n, &[(IDS.mid, &slot.mid)]), &payload);
     }
     assert!(sim.server.dropped(Reason::UnknownStream) >= 50, "slots are no sending sections");
