@@ -33,3 +33,6 @@ mod allocation;
 
 /// Who may use whom, read off the source.
 mod layers;
+
+/// Every parser, and whole calls, over corpus and seeded mutation.
+mod fuzz;
