@@ -111,17 +111,17 @@ macro_rules! targets {
 }
 
 targets! {
-    call(60) = call::fuzz_call;
-    message(1000) = message::fuzz_message;
-    rtcp(1000) = rtcp::fuzz_rtcp;
-    rtp_header(1000) = rtp_header::fuzz_rtp_header;
-    sdp(100) = sdp::fuzz_sdp;
-    session(1000) = session::fuzz_session;
-    srtp(1000) = srtp::fuzz_srtp;
-    stun(1000) = stun::fuzz_stun;
-    transport(100) = transport::fuzz_transport;
-    twcc(1000) = twcc::fuzz_twcc;
-    vp8(1000) = vp8::fuzz_vp8;
+    call(100) = call::fuzz_call;
+    message(300_000) = message::fuzz_message;
+    rtcp(400_000) = rtcp::fuzz_rtcp;
+    rtp_header(600_000) = rtp_header::fuzz_rtp_header;
+    sdp(2000) = sdp::fuzz_sdp;
+    session(2000) = session::fuzz_session;
+    srtp(20_000) = srtp::fuzz_srtp;
+    stun(80_000) = stun::fuzz_stun;
+    transport(500) = transport::fuzz_transport;
+    twcc(15_000) = twcc::fuzz_twcc;
+    vp8(500_000) = vp8::fuzz_vp8;
 }
 
 #[test]
