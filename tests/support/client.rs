@@ -266,13 +266,9 @@ impl Client {
             }
         }
         while let Some(TaggedRTCMessage { message, .. }) = self.pc.poll_read() {
-            match message {
-                RTCMessage::RtpPacket(_, packet) => {
-                    let arrival =
-                        Arrival { at: now, header: packet.header, payload: packet.payload, rtx: None };
-                    self.media.receive(arrival);
-                }
-                _ => {}
+            if let RTCMessage::RtpPacket(_, packet) = message {
+                let arrival = Arrival { at: now, header: packet.header, payload: packet.payload, rtx: None };
+                self.media.receive(arrival);
             }
         }
         for report in std::mem::take(&mut *self.heard.lock().expect("one thread")) {
