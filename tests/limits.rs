@@ -163,11 +163,8 @@ fn rooms_are_apart() {
 fn the_largest_packets_of_browsers_fit_every_path() {
     let mut sim = call(7);
     // 1200 bytes with the header, as browsers cut them.
-    for client in [0] {
-        let source = sim.media(client).source("1", 0);
-        source.payload_len = 1200 - 12 - 8 - 6;
-        source.keyframe_wanted = true;
-    }
+    sim.media(0).source("1", 0).payload_len = 1200 - 12 - 8 - 6;
+    sim.media(0).source("1", 0).keyframe_wanted = true;
     sim.network.set_down(1, crate::support::network::Link::losing(0.05));
     sim.run_for(s(2));
     sim.network.set_down(1, crate::support::network::Link::default());
