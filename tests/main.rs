@@ -36,3 +36,6 @@ mod layers;
 
 /// Every parser, and whole calls, over corpus and seeded mutation.
 mod fuzz;
+
+/// What the documents say of the tree.
+mod docs;
