@@ -27,3 +27,6 @@ mod allocation;
 
 /// Who may use whom, read off the source.
 mod layers;
+
+/// The fuzzed functions' shells for libFuzzer.
+mod shells;
