@@ -39,3 +39,6 @@ mod fuzz;
 
 /// What the documents say of the tree.
 mod docs;
+
+/// The fuzzed functions' shells for libFuzzer.
+mod shells;
