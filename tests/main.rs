@@ -36,3 +36,9 @@ mod layers;
 
 /// Every parser, and whole calls, over corpus and seeded mutation.
 mod fuzz;
+
+/// What the documents say of the tree.
+mod docs;
+
+/// The fuzzed functions' shells for libFuzzer.
+mod shells;
