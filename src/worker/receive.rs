@@ -67,7 +67,12 @@ impl Worker {
                     worker.traffic.sent(1, answer.len as u64);
                     match answer.refused {
                         Some(reason) => result = Err(reason),
-                        None => worker.demux.point(pair.remote, key),
+                        None => {
+                            if let Some(present) = member.transport.pair() {
+                                worker.demux.keep(present.remote, key);
+                            }
+                            worker.demux.point(pair.remote, key);
+                        }
                     }
                     worker.drive_transport(now, key, batch, outlet);
                 }
