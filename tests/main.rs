@@ -34,11 +34,11 @@ mod allocation;
 /// Who may use whom, read off the source.
 mod layers;
 
-/// The fuzzed functions' shells for libFuzzer.
-mod shells;
-
 /// Every parser, and whole calls, over corpus and seeded mutation.
 mod fuzz;
 
 /// What the documents say of the tree.
 mod docs;
+
+/// The fuzzed functions' shells for libFuzzer.
+mod shells;
