@@ -183,16 +183,19 @@ export class Room extends EventTarget {
       track.publication = null;
       track.told = publish ? track.muted : null;
     }
+    const welcome = await signal.join(this.#hello(connection, identity));
+    // Deltas may follow at once: the roster first, and nothing awaited before it.
+    this.#welcomed(welcome);
+    await connection.answered(welcome.answer);
+  }
+
+  /** @param {Connection} connection @param {{ session: string, token: string } | null} identity */
+  async #hello(connection, identity) {
     const offer = await this.#offer(connection);
     this.#throwIfClosed();
     const { room, name } = this.#options;
     const publish = this.#everythingPublished(connection);
-    const welcome = await signal.join({
-      caps: [], room, name, offer, publish, want: this.#wants.initial(), ...identity,
-    });
-    // Deltas may follow at once: the roster first, and nothing awaited before it.
-    this.#welcomed(welcome);
-    await connection.answered(welcome.answer);
+    return { caps: [], room, name, offer, publish, want: this.#wants.initial(), ...identity };
   }
 
   /** A new peer connection, empty. */

@@ -57,6 +57,7 @@ export class Signal {
   /** @type {{ id: string, token: string } | null} */ #session = null;
   /** @type {{ resolve: (welcome: Welcome) => void, reject: (error: MotetError) => void } | null} */ #joining = null;
   /** @type {Hello | null} */ #hello = null;
+  /** The carrier is open: whatever is written leaves. */ #open = false;
 
   /** The last number given to a message of ours, and the highest seen from the server. */
   #sent = 0;
@@ -92,14 +93,20 @@ export class Signal {
 
   /**
    * Begins a new session. One Signal holds one session.
-   * @param {Omit<Hello, "t" | "s" | "a">} hello
-   * @returns {Promise<Welcome>} rejects with the server's refusal, `unreachable` or `timeout`
+   * @param {Promise<Omit<Hello, "t" | "s" | "a">>} hello mostly still in the making: the carrier opens meanwhile
+   * @returns {Promise<Welcome>} rejects with the server's refusal, `unreachable` or `timeout`, or as `hello` does
    */
   join(hello) {
     return new Promise((resolve, reject) => {
       this.#joining = { resolve, reject };
-      this.#hello = { t: "hello", ...hello, s: ++this.#sent };
-      this.#open("joining");
+      this.#connectAs("joining");
+      hello.then((content) => {
+        if (this.#phase !== "joining") return;
+        this.#hello = { t: "hello", ...content, s: ++this.#sent };
+        if (this.#open) this.#greet();
+      }, (error) => {
+        if (this.#phase === "joining") this.#fail(asMotetError(error));
+      });
     });
   }
 
@@ -139,14 +146,14 @@ export class Signal {
       this.#down("network_changed");
     } else if (this.#phase === "down") {
       this.#attempts = 0;
-      this.#open("resuming");
+      this.#connectAs("resuming");
     }
   }
 
   // Carriers
 
   /** @param {"joining" | "resuming"} phase */
-  #open(phase) {
+  #connectAs(phase) {
     this.#clear("retry");
     this.#drop(CLOSE_REPLACED);
     this.#phase = phase;
@@ -159,7 +166,10 @@ export class Signal {
       return;
     }
     this.#carrier = carrier;
-    carrier.onopen = () => this.#greet();
+    carrier.onopen = () => {
+      this.#open = true;
+      this.#greet();
+    };
     carrier.onmessage = ({ data }) => this.#received(data);
     carrier.onclose = ({ code }) => this.#closed(code);
     carrier.onerror = null; // a close always follows, and says no less
@@ -218,7 +228,7 @@ export class Signal {
       this.#after("give up", RESUME_WITHIN, () => this.#fail(new MotetError("unreachable")));
     }
     const backoff = Math.min(BACKOFF_MOST, BACKOFF_FIRST * 2 ** this.#attempts++) * (0.5 + Math.random() / 2);
-    this.#after("retry", Math.max(backoff, this.#stayAway), () => this.#open("resuming"));
+    this.#after("retry", Math.max(backoff, this.#stayAway), () => this.#connectAs("resuming"));
     this.#stayAway = 0;
     if (wasUp) this.#handlers.down(reason);
   }
@@ -227,6 +237,7 @@ export class Signal {
   #drop(code) {
     const carrier = this.#carrier;
     this.#carrier = null;
+    this.#open = false;
     for (const name of ["answer", "ping", "pong", "ack"]) this.#clear(name);
     if (!carrier) return;
     carrier.onopen = carrier.onmessage = carrier.onclose = carrier.onerror = null;

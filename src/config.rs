@@ -47,7 +47,7 @@ pub struct Config {
     #[arg(long, env = "MOTET_ADVERTISE", value_name = "IP[:PORT]", value_delimiter = ',')]
     pub advertise: Vec<Advertise>,
 
-    /// Origins of other sites whose pages may join calls here (https://example.org), or *
+    /// Origins of other sites whose pages may join calls here (`https://example.org`), or `*`
     // None: otherwise any page that somebody visits could join in that person's name.
     #[arg(long, env = "MOTET_ORIGINS", value_name = "ORIGIN", value_delimiter = ',')]
     pub origins: Vec<String>,
@@ -355,5 +355,15 @@ mod tests {
         let table = Config::table();
         assert_eq!(table.lines().count(), 2 + settings.len());
         assert!(table.contains("| `--udp` | `MOTET_UDP` | `7882` |"), "{table}");
+    }
+
+    #[test]
+    fn the_readme_shows_every_setting() {
+        let readme = include_str!("../README.md");
+        let shown = readme
+            .split_once("compared by a test -->\n")
+            .and_then(|(_, rest)| rest.split_once("<!-- end of settings -->"))
+            .map_or("", |(table, _)| table);
+        assert_eq!(shown, Config::table(), "put this table into README.md");
     }
 }

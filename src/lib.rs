@@ -3,16 +3,17 @@
 //!
 //! # The journey of a packet
 //! [`net::udp`] receives a batch → [`transport::demux`] finds whose it is → [`transport::srtp`] opens it →
-//! [`room::publication`] latches its stream and keeps it in [`room::history`] → [`room::route`] names its
-//! receivers → [`room::select`] picks the layer → [`room::rewrite`] makes the numbers of the slot continuous →
-//! [`transport::srtp`] seals it → [`net::udp`] sends the batch. [`worker`] is the loop that calls each stage by
-//! name.
+//! [`room::participant`] latches its stream → [`room::publication`] keeps it in [`room::history`] → [`room::route`]
+//! names its receivers → [`room::slot`] admits it, in the layer that [`room::select`] chose → [`room::rewrite`] gives it
+//! the slot's next number → [`transport::srtp`] seals it → [`net::udp`] sends the batch. [`worker`] is the loop that calls
+//! each stage by name.
 //!
 //! # The journey of a participant
-//! [`signal::http`] accepts the request → [`signal::ws`] carries its messages → [`signal::session`] gives them
-//! an order and survives the carrier → [`signal::join`] enters the room → [`signal::negotiate`] answers the
-//! offer with [`signal::sdp`] → [`signal::room`] tells the others and compiles the change into a
-//! [`room::Command`] for the worker → [`signal::leave`] says goodbye.
+//! [`signal::http`] accepts the request → [`signal::ws`] carries its messages → [`signal::join`] checks its `hello` →
+//! [`signal::negotiate`] answers the offer with [`signal::sdp`] → [`signal::rooms`] finds the room's task →
+//! [`signal::room`] enters it and tells the others → [`signal::session`] keeps what is not acknowledged, whatever the
+//! carrier → [`signal::track`] obeys what it says later → [`signal::leave`] ends it. What concerns media goes to the
+//! worker as a [`control::Command`].
 //!
 //! # Invariants
 //! * `transport`, `rtp`, `room` hold no socket, clock, lock or task: bytes and `now` are arguments
@@ -33,6 +34,8 @@ pub mod transport;
 pub mod rtp;
 
 pub mod room;
+
+pub mod control;
 
 pub mod worker;
 

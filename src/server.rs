@@ -12,10 +12,10 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::config::{Advertise, Config};
+use crate::control::Command;
 use crate::id::RoomKey;
 use crate::net::{self, UdpSocket};
 use crate::observe::reason::{Counters, Reason};
-use crate::room::Command;
 use crate::signal::negotiate::Environment;
 use crate::signal::rooms::{Rooms, worker_of};
 use crate::signal::{self, Door, Workers, http};
@@ -244,7 +244,14 @@ impl Workers for Media {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::{SinkExt as _, StreamExt as _};
+    use tokio::net::TcpStream;
+    use tokio_tungstenite::tungstenite::Message;
+    use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
+
     use super::*;
+
+    type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
     fn addresses(list: &[&str]) -> Vec<IpAddr> {
         list.iter().map(|ip| ip.parse().expect("an address")).collect()
@@ -280,5 +287,77 @@ mod tests {
         let told = advertised_candidates(&advertise, bound, 1);
         let told: Vec<_> = told.iter().map(ToString::to_string).collect();
         assert_eq!(told, ["192.0.2.1:101", "192.0.2.2:9001"]);
+    }
+
+    async fn local() -> Server {
+        let flags = ["motet", "--http=127.0.0.1:0", "--udp=0", "--workers=2"];
+        let config = Config::load(flags.map(Into::into)).expect("valid flags");
+        start(&config).await.expect("started")
+    }
+
+    #[tokio::test]
+    async fn browsers_offers_are_answered_with_the_worker_that_was_started() {
+        let server = local().await;
+        let url = format!("ws://{}/v1/ws", server.http_addr);
+        let join = include_str!("../tests/data/offers/chromium-join.sdp");
+        let restart = include_str!("../tests/data/offers/chromium-restart.sdp");
+        let firefox = include_str!("../tests/data/offers/firefox-join.sdp");
+        let publish = [serde_json::json!({"mid": "0", "kind": "audio", "source": "microphone"})];
+        let ports: Vec<_> = server.udp_addrs.iter().map(SocketAddr::port).collect();
+        let mut sockets = Vec::new();
+        for offer in [join, firefox] {
+            let (mut socket, _) = tokio_tungstenite::connect_async(&url).await.expect("connected");
+            let hello = serde_json::json!({"t": "hello", "s": 1, "a": 0, "room": "garden", "name": "Ada",
+                "offer": offer, "publish": publish});
+            socket.send(Message::text(hello.to_string())).await.expect("sent");
+            let welcome = hear(&mut socket, "welcome").await;
+            let answer = welcome["answer"].as_str().expect("an answer");
+            assert!(answer.contains("a=candidate:"), "{answer}");
+            assert!(ports.iter().any(|port| answer.contains(&format!(" {port} typ host"))), "{answer}");
+            assert_eq!(welcome["publications"].as_array().map(Vec::len), Some(sockets.len() + 1));
+            sockets.push(socket);
+        }
+        let offer = serde_json::json!({"t": "offer", "s": 2, "a": 1, "transport": 0, "sdp": restart});
+        sockets[0].send(Message::text(offer.to_string())).await.expect("sent");
+        hear(&mut sockets[0], "answer").await;
+        let told = server.shutdown();
+        let [ada, ben] = &mut sockets[..] else { panic!("two joined") };
+        let (goaway, _, ()) = tokio::join!(gone(ada), gone(ben), told);
+        assert_eq!(goaway["reason"], "shutting_down");
+    }
+
+    /// The last words to somebody.
+    async fn gone(socket: &mut Socket) -> serde_json::Value {
+        let goaway = hear(socket, "goaway").await;
+        while let Some(Ok(_)) = socket.next().await {}
+        goaway
+    }
+
+    async fn hear(socket: &mut Socket, t: &str) -> serde_json::Value {
+        loop {
+            let message = socket.next().await.expect("open").expect("a frame");
+            if let Message::Text(text) = message {
+                let message: serde_json::Value = serde_json::from_str(&text).expect("valid JSON");
+                assert!(message["t"] != "error" && message["t"] != "refuse", "{message}");
+                if message["t"] == t {
+                    return message;
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_taken_port_is_named_in_one_line() {
+        let server = local().await;
+        let http = format!("--http={}", server.http_addr);
+        let config = Config::load(["motet".into(), http.into()]).expect("valid flags");
+        let error = format!("{:#}", start(&config).await.err().expect("taken"));
+        assert!(error.starts_with("cannot listen on 127.0.0.1:") && !error.contains('\n'), "{error}");
+        let udp = server.udp_addrs[0].port();
+        let flags = ["motet".into(), "--http=127.0.0.1:0".into(), format!("--udp={udp}").into()];
+        let config = Config::load(flags).expect("valid flags");
+        let error = format!("{:#}", start(&config).await.err().expect("taken"));
+        assert!(error.starts_with(&format!("cannot use UDP port {udp} (--udp)")), "{error}");
+        server.shutdown().await;
     }
 }

@@ -6,26 +6,31 @@
 //! 1. receive ([`receive`]): each datagram is demultiplexed, opened once, latched to its publication and kept once;
 //! 2. forward ([`forward`]): for each publication with fresh packets, for each receiver: select, rewrite, seal into
 //!    the send batch, so that the packets of one receiver stand together and leave in one run;
-//! 3. answer ([`feedback`]): retransmissions, keyframe requests, reports;
-//! 4. commands of the signaling half ([`control`]), then timers.
+//! 3. answer ([`answer`]): reports taken, packets repeated, keyframes asked for;
+//! 4. commands of the signaling half ([`control`], [`assign`]);
+//! 5. timers ([`tick`]), among them what the server reports of its own accord ([`report`]).
 //!
 //! Media comes first in every turn, and whatever is done for one participant is guarded: a panic removes that
 //! participant alone.
 
+mod answer;
 mod assign;
 mod control;
-mod feedback;
 mod forward;
 mod member;
 mod receive;
+mod report;
 pub mod run;
+mod tick;
 
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use slotmap::SlotMap;
 
+use crate::control::{Command, Update};
 use crate::id::{AddressPair, Epoch, ParticipantId, RoomKey};
 use crate::net::SendBatch;
 use crate::observe::reason::Reason;
@@ -33,7 +38,6 @@ use crate::observe::traffic::Traffic;
 use crate::room::clock::ServerClock;
 use crate::room::publication::Publication;
 use crate::room::registry::{ParticipantKey, PublicationKey, Registry};
-use crate::room::{Command, Update};
 use crate::transport::certificate::Certificate;
 use crate::transport::demux::Demux;
 use crate::transport::timer::Wheel;
@@ -82,7 +86,7 @@ pub struct Worker {
     /// Members whose slots changed in this turn.
     changed: Vec<ParticipantKey>,
     scratch: forward::Scratch,
-    updates: Vec<(RoomKey, Update)>,
+    updates: VecDeque<(RoomKey, Update)>,
     traffic: Arc<Traffic>,
 }
 
@@ -103,7 +107,7 @@ impl Worker {
             keyframes: Vec::new(),
             changed: Vec::new(),
             scratch: forward::Scratch::default(),
-            updates: Vec::new(),
+            updates: VecDeque::new(),
             traffic: Arc::default(),
         }
     }
@@ -138,7 +142,12 @@ impl Worker {
 
     /// Takes a command of the signaling half. One for an epoch that is no longer present is ignored.
     pub fn handle_command(&mut self, now: Instant, command: Command) {
-        self.control(now, command);
+        let participant = command.participant();
+        if catch_unwind(AssertUnwindSafe(|| self.control(now, command))).is_err()
+            && let Some((key, _)) = self.registry.present(participant)
+        {
+            self.give_up(now, key, Reason::Panicked);
+        }
     }
 
     /// Does what is due: handshakes, reports, requests, liveness.
@@ -162,9 +171,9 @@ impl Worker {
             member.media.have_changed = false;
             let (participant, epoch) = (member.id, member.epoch);
             let have = member.media.have();
-            self.updates.push((member.room, Update::Have { participant, epoch, have }));
+            self.updates.push_back((member.room, Update::Have { participant, epoch, have }));
         }
-        if self.updates.is_empty() { None } else { Some(self.updates.remove(0)) }
+        self.updates.pop_front()
     }
 
     /// Makes handling this participant panic at a stage, so that tests can see that nobody else notices.

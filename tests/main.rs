@@ -1,1 +1,44 @@
+//! The integration tests, one binary: a whole server core in a simulated network, with a clock of its own. No test
+//! sleeps, opens a socket or starts a thread; the seed of a test fixes every decision of its network.
 
+// One binary has no outside: `pub` here says what a module offers to the others.
+#![allow(unreachable_pub)]
+
+/// What the tests share: network, server, clients, media.
+mod support;
+
+/// Joining, seeing and hearing each other, with independent peer connections as clients.
+mod journey;
+
+/// What happens within a call: roles, faults, mutes, departures, reports.
+mod call;
+
+/// Restarts, rebinding, silence, consent.
+mod ice_restart;
+
+/// Loss, copies and detours in both directions, padding and probes.
+mod loss;
+
+/// Strangers and hostile participants.
+mod malformed;
+
+/// What one participant can make the server spend.
+mod limits;
+
+/// Encodings of one picture, and slots that pass from one to another.
+mod simulcast;
+
+/// The packet path allocates nothing once it runs.
+mod allocation;
+
+/// Who may use whom, read off the source.
+mod layers;
+
+/// Every parser, and whole calls, over corpus and seeded mutation.
+mod fuzz;
+
+/// What the documents say of the tree.
+mod docs;
+
+/// The fuzzed functions' shells for libFuzzer.
+mod shells;

@@ -1,10 +1,12 @@
 import assert from "node:assert/strict";
 import { afterEach, beforeEach, test } from "node:test";
 
+import { MotetError } from "../errors.js";
 import { Signal } from "../signal.js";
 import { settle, sockets, useClock } from "./fakes.js";
 
-const HELLO = { room: "r", offer: "o", publish: [] };
+const CONTENT = { room: "r", offer: "o", publish: [] };
+const HELLO = Promise.resolve(CONTENT);
 const WELCOME = { t: "welcome", s: 1, a: 1, session: "0123456789abcdef", resume: "token 1" };
 
 let clock, net, heard, signal;
@@ -28,6 +30,7 @@ afterEach(() => {
 
 async function joined() {
   const welcome = signal.join(HELLO);
+  await settle();
   net.last.open();
   net.last.say(WELCOME);
   await welcome;
@@ -46,12 +49,33 @@ async function resumed(a, more = {}) {
 
 test("hello is the first message and carries number 1", async () => {
   const socket = await joined();
-  assert.deepEqual(socket.sent[0], { t: "hello", ...HELLO, s: 1, a: 0 });
+  assert.deepEqual(socket.sent[0], { t: "hello", ...CONTENT, s: 1, a: 0 });
   assert.deepEqual(signal.identity, { session: WELCOME.session, token: "token 1" });
+});
+
+test("the carrier opens while hello is in the making, and waits for it", async () => {
+  let made;
+  const welcome = signal.join(new Promise((resolve) => { made = resolve; }));
+  net.last.open();
+  await settle();
+  assert.deepEqual(net.last.sent, []);
+  made(CONTENT);
+  await settle();
+  assert.deepEqual(net.last.sent, [{ t: "hello", ...CONTENT, s: 1, a: 0 }]);
+  net.last.say(WELCOME);
+  await welcome;
+});
+
+test("what goes wrong while hello is made is the reason", async () => {
+  const failed = signal.join(Promise.reject(new MotetError("unsupported_browser")));
+  net.last.open();
+  await assert.rejects(failed, { reason: "unsupported_browser" });
+  assert.deepEqual(net.last.sent, []);
 });
 
 test("a refusal rejects with the server's reason and hint", async () => {
   const welcome = signal.join(HELLO);
+  await settle();
   net.last.open();
   net.last.say({ t: "refuse", reason: "room_full", hint: "Full.", retryMs: 30 });
   await assert.rejects(welcome, { name: "MotetError", reason: "room_full", hint: "Full.", retryMs: 30 });

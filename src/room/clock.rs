@@ -95,7 +95,7 @@ impl SenderClock {
     fn since_origin(&self, ntp: NtpTime) -> i64 {
         let Some((_, origin)) = self.origin else { return 0 };
         let difference = ntp.0.wrapping_sub(origin.0).cast_signed();
-        (i128::from(difference) * 1_000_000_000 >> 32) as i64
+        ((i128::from(difference) * 1_000_000_000) >> 32) as i64
     }
 }
 

@@ -33,8 +33,9 @@ pub struct Packet {
 
 /// A ring of packets, indexed by sequence number. It grows with the packet rate until it spans [`KEPT_FOR`];
 /// in steady state nothing is allocated, because every cell keeps its bytes.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct History {
+    /// None before the first packet: most sections of most participants never carry any.
     cells: Vec<Cell>,
 }
 
@@ -44,16 +45,13 @@ struct Cell {
     payload: Vec<u8>,
 }
 
-impl Default for History {
-    fn default() -> Self {
-        Self { cells: vec![Cell::default(); SMALLEST] }
-    }
-}
-
 impl History {
     /// Keeps a payload. A number that is already kept, or was already passed by the ring, stays as it is: it may
     /// have been sealed for somebody. Returns whether it is new.
     pub fn insert(&mut self, packet: Packet, payload: &[u8]) -> bool {
+        if self.cells.is_empty() {
+            self.cells = vec![Cell::default(); SMALLEST];
+        }
         while self.cells.len() < LARGEST && self.would_forget_too_soon(&packet) {
             self.grow();
         }
@@ -71,7 +69,7 @@ impl History {
     /// The packet and its payload, if it is still kept.
     #[must_use]
     pub fn get(&self, sequence: u64) -> Option<(&Packet, &[u8])> {
-        let cell = &self.cells[self.index(sequence)];
+        let cell = self.cells.get(self.index(sequence))?;
         let packet = cell.packet.as_ref().filter(|packet| packet.sequence == sequence)?;
         Some((packet, &cell.payload))
     }
@@ -90,7 +88,7 @@ impl History {
     }
 
     fn index(&self, sequence: u64) -> usize {
-        sequence as usize & (self.cells.len() - 1)
+        sequence as usize & self.cells.len().wrapping_sub(1)
     }
 
     fn would_forget_too_soon(&self, packet: &Packet) -> bool {

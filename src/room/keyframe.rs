@@ -6,17 +6,28 @@ use std::time::{Duration, Instant};
 /// publisher send keyframes only, longer keeps a newcomer in the dark.
 pub const SPACING: Duration = Duration::from_millis(500);
 
+/// How old a keyframe may be for a newcomer to begin with it and all that followed, out of the history, instead
+/// of asking for another. Longer spares the publisher keyframes, shorter the newcomer a burst. Not below
+/// [`SPACING`]: for that long no other can be asked for.
+pub const OPENS_FOR: Duration = SPACING;
+
+/// Requests without an answer before it is given up, until somebody wishes again. More bothers a publisher that
+/// sends nothing for minutes, fewer leaves a viewer in the dark where several requests were lost.
+const TRIES: u8 = 10;
+
 /// The merged wish of all viewers of one layer.
 #[derive(Debug, Default)]
 pub struct Keyframe {
     wanted: bool,
     asked: Option<Instant>,
+    tries: u8,
 }
 
 impl Keyframe {
     /// Somebody cannot go on without a keyframe.
     pub fn request(&mut self) {
         self.wanted = true;
+        self.tries = 0;
     }
 
     /// A keyframe began to arrive.
@@ -40,11 +51,14 @@ impl Keyframe {
         self.wanted.then(|| self.asked.map_or(now, |asked| asked + SPACING))
     }
 
-    /// Whether a request is to be sent now; repeated every [`SPACING`] until a keyframe comes.
+    /// Whether a request is to be sent now; repeated every [`SPACING`] until a keyframe comes, or
+    /// nobody wishes for one again.
     pub fn poll(&mut self, now: Instant) -> bool {
         let due = self.poll_timeout(now).is_some_and(|at| at <= now);
         if due {
             self.asked = Some(now);
+            self.tries += 1;
+            self.wanted = self.tries < TRIES;
         }
         due
     }
@@ -53,6 +67,17 @@ impl Keyframe {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_publisher_that_never_answers_is_left_alone_after_a_while() {
+        let start = Instant::now();
+        let mut keyframe = Keyframe::default();
+        keyframe.request();
+        let asked = (0..100).filter(|n| keyframe.poll(start + *n * SPACING)).count();
+        assert_eq!(asked, usize::from(TRIES));
+        keyframe.request();
+        assert!(keyframe.poll(start + 100 * SPACING));
+    }
 
     #[test]
     fn a_hundred_viewers_cause_one_request_and_repeats_are_spaced() {

@@ -1,7 +1,7 @@
 //! Who receives what: the media half of a room, owned by one worker. No clock, socket or lock.
 //!
 //! The other half (roster, permissions, everything in JSON) is [`crate::signal::room`]. It compiles changes
-//! into [`Command`]s; the answers are [`Update`]s, of which only the newest of a kind matters.
+//! into commands; [`crate::control`] is the contract.
 
 pub mod clock;
 pub mod history;
@@ -19,10 +19,8 @@ pub mod subscription;
 
 use std::collections::BTreeMap;
 
-use crate::id::{Epoch, Mid, ParticipantId, PublicationId, Rid, RoomKey, Ssrc, TransportNumber};
-use crate::observe::reason::Reason;
+use crate::id::{Mid, PublicationId, Rid, Ssrc};
 use crate::rtp::extension::ExtensionIds;
-use crate::transport::{Credentials, Remote};
 
 /// Sound or picture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -40,76 +38,6 @@ pub enum Source {
     Camera,
     Screen,
     ScreenAudio,
-}
-
-/// From the room's task to the worker. `participant` and `epoch` always belong together; a command of an epoch
-/// that is not the participant's present one is ignored.
-#[derive(Debug)]
-pub enum Command {
-    /// A participant enters; replaces an older epoch of the same participant.
-    Join(Box<Join>),
-    /// The client offered an ICE restart: checks with its new name are answered beside the old ones.
-    Restart {
-        participant: ParticipantId,
-        epoch: Epoch,
-        transport: TransportNumber,
-        remote: Credentials,
-    },
-    /// The offer grew: all sections anew. Those known before are unchanged (a section is for life).
-    Sections {
-        participant: ParticipantId,
-        epoch: Epoch,
-        transport: TransportNumber,
-        media: Box<Media>,
-    },
-    Publish {
-        participant: ParticipantId,
-        epoch: Epoch,
-        publish: Publish,
-    },
-    Unpublish {
-        participant: ParticipantId,
-        epoch: Epoch,
-        publication: PublicationId,
-    },
-    Mute {
-        participant: ParticipantId,
-        epoch: Epoch,
-        publication: PublicationId,
-        muted: bool,
-    },
-    Want {
-        participant: ParticipantId,
-        epoch: Epoch,
-        want: Want,
-    },
-    /// Away participants keep their place and lose the slots that showed them.
-    Away {
-        participant: ParticipantId,
-        epoch: Epoch,
-        away: bool,
-    },
-    Leave {
-        participant: ParticipantId,
-        epoch: Epoch,
-        reason: Reason,
-    },
-}
-
-/// Everything the worker needs to let one participant in.
-#[derive(Debug)]
-pub struct Join {
-    pub room: RoomKey,
-    pub participant: ParticipantId,
-    pub epoch: Epoch,
-    pub transport: TransportNumber,
-    /// What our answer says: for the transport's life.
-    pub local: Credentials,
-    /// What the offer says.
-    pub remote: Remote,
-    pub media: Media,
-    pub publish: Vec<Publish>,
-    pub want: Want,
 }
 
 /// One track that the participant publishes.
@@ -210,19 +138,6 @@ impl Default for Wish {
     fn default() -> Self {
         Self { height: 360, priority: 0 }
     }
-}
-
-/// From the worker to the room's task. State: only the newest of a kind, participant and epoch matters.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Update {
-    /// The transport is secured: media can flow.
-    Connected { participant: ParticipantId, epoch: Epoch, transport: TransportNumber },
-    /// What the participant's slots carry now.
-    Have { participant: ParticipantId, epoch: Epoch, have: Have },
-    /// Whether anything authenticated arrived within the last 8 s. `since_ms`: how long ago the last was.
-    Heard { participant: ParticipantId, epoch: Epoch, silent: bool, since_ms: u64 },
-    /// The worker gave the participant up (handshake failed, handling it panicked); it is gone from the worker.
-    Closed { participant: ParticipantId, epoch: Epoch, reason: Reason },
 }
 
 /// What the slots of one participant carry.

@@ -60,6 +60,8 @@ pub struct Fresh {
     pub sequence: u64,
     /// Padding without payload.
     pub padding: bool,
+    /// The first packet of a keyframe.
+    pub keyframe: bool,
 }
 
 /// One encoding of a publication.
@@ -70,6 +72,8 @@ pub struct Layer {
     pub history: History,
     pub nack: Nack,
     pub keyframe: Keyframe,
+    /// Where the youngest keyframe begins, and when it came.
+    opening: Option<(u64, Instant)>,
     pub reception: Reception,
     pub report: Option<SenderReport>,
     /// Counts up when the publisher starts its numbering anew.
@@ -90,6 +94,7 @@ impl Publication {
             history: History::default(),
             nack: Nack::default(),
             keyframe: Keyframe::default(),
+            opening: None,
             reception: Reception::new(section.kind.clock_rate()),
             report: None,
             generation: 0,
@@ -156,10 +161,12 @@ impl Publication {
             video_orientation: extensions.video_orientation,
             descriptor: None,
         };
+        let mut keyframe = false;
         if self.kind == Kind::Video && !payload.is_empty() {
             let descriptor = vp8::Descriptor::parse(payload)?;
             packet.descriptor = Some(descriptor);
-            if descriptor.keyframe && descriptor.start_of_frame {
+            keyframe = descriptor.keyframe && descriptor.start_of_frame;
+            if keyframe {
                 target.keyframe.handle_keyframe();
                 if let Some((_, height)) = vp8::keyframe_size(payload) {
                     self.layers_changed |= target.height != height;
@@ -170,6 +177,9 @@ impl Publication {
         if !target.history.insert(packet, payload) {
             return Err(Reason::Duplicate);
         }
+        if keyframe && target.opening.is_none_or(|(other, _)| other < sequence) {
+            target.opening = Some((sequence, now));
+        }
         if nack && target.nack.handle_packet(sequence, now) == Arrival::Lost {
             target.keyframe.request();
         }
@@ -179,7 +189,7 @@ impl Publication {
             target.alive = true;
             self.layers_changed = true;
         }
-        self.fresh.push(Fresh { layer, sequence, padding: payload.is_empty() });
+        self.fresh.push(Fresh { layer, sequence, padding: payload.is_empty(), keyframe });
         Ok(())
     }
 
@@ -203,7 +213,8 @@ impl Publication {
         let mut infos = [LayerInfo::default(); 4];
         let count = self.layers.len().min(infos.len());
         for (info, layer) in infos.iter_mut().zip(&self.layers) {
-            *info = LayerInfo { alive: layer.alive, height: layer.height };
+            *info =
+                LayerInfo { alive: layer.alive, known: layer.last_packet.is_some(), height: layer.height };
         }
         (infos, count)
     }
@@ -219,6 +230,12 @@ impl Publication {
             .unwrap_or(packet.arrival)
     }
 
+    /// Another publication, or none, is on the section from now on.
+    pub fn set_published(&mut self, published: Option<Published>) {
+        self.published = published;
+        self.layers.iter_mut().for_each(|layer| layer.opening = None);
+    }
+
     /// The publisher was muted or unmuted.
     pub fn set_muted(&mut self, muted: bool) {
         if let Some(published) = &mut self.published {
@@ -227,16 +244,27 @@ impl Publication {
         for layer in &mut self.layers {
             layer.nack.clear();
             layer.keyframe.cancel();
+            layer.opening = None;
         }
     }
 }
 
 impl Layer {
+    /// A keyframe that came so short a time ago that its followers are worth sending, too: its first packet and
+    /// its arrival.
+    #[must_use]
+    pub fn opening(&self, now: Instant, within: Duration) -> Option<(u64, Instant)> {
+        self.opening.filter(|(_, at)| now.saturating_duration_since(*at) <= within)
+    }
+
     /// The layer's bitstream begins anew: nothing that was kept may be sent for a number of the new one.
     fn restart(&mut self) {
         self.generation += 1;
         self.history.clear();
         self.nack.clear();
+        self.opening = None;
+        // It tells of the former timestamps.
+        self.report = None;
         self.highest = 0;
     }
 }
@@ -280,7 +308,7 @@ impl Numbering {
         if self.after_jump == Some(sequence) {
             self.after_jump = None;
             // Far from every number that was used before.
-            let restarted = ((highest >> 16) + 2 << 16) + u64::from(sequence);
+            let restarted = (((highest >> 16) + 2) << 16) + u64::from(sequence);
             self.highest = Some(restarted);
             return Some((restarted, true));
         }
@@ -318,5 +346,61 @@ mod tests {
         let (after, restarted) = numbering.unwrap(40_001).expect("the second one is");
         assert!(restarted);
         assert!(after > before + 65_536);
+    }
+
+    fn video() -> Publication {
+        let section = SendingSection {
+            mid: "1".parse().expect("a mid"),
+            kind: Kind::Video,
+            payload_type: 96,
+            rtx_payload_type: None,
+            extensions: crate::rtp::extension::ExtensionIds::default(),
+            rids: Vec::new(),
+            ssrcs: Vec::new(),
+            nack: true,
+        };
+        Publication::new(ParticipantKey::default(), &section)
+    }
+
+    fn receive(publication: &mut Publication, sequence: u16, keyframe: bool, now: Instant) {
+        let packet = [0x80, 96, (sequence >> 8) as u8, sequence as u8, 0, 0, 0, 0, 0, 0, 0, 1];
+        let header = Header::parse(&packet).expect("a header");
+        let payload = [0x10, u8::from(!keyframe), 0, 0, 0x9d, 0x01, 0x2a, 64, 1, 180, 0];
+        // What is dropped, is dropped.
+        let _ = publication.handle_packet(0, &header, &Received::default(), &payload, true, now);
+    }
+
+    fn opening(publication: &Publication, now: Instant) -> Option<u16> {
+        let within = Duration::from_millis(500);
+        publication.layers[0].opening(now, within).map(|(sequence, _)| sequence as u16)
+    }
+
+    #[test]
+    fn the_youngest_keyframe_opens_until_it_is_old_or_of_another_time() {
+        let now = Instant::now();
+        let published = |id| Published { id: PublicationId(id), source: Source::Camera, muted: false };
+        let mut publication = video();
+        publication.set_published(Some(published(1)));
+        receive(&mut publication, 10, true, now);
+        receive(&mut publication, 12, true, now);
+        receive(&mut publication, 13, false, now);
+        receive(&mut publication, 11, true, now);
+        assert_eq!(opening(&publication, now + Duration::from_millis(500)), Some(12));
+        assert_eq!(opening(&publication, now + Duration::from_millis(501)), None, "too much has followed");
+
+        publication.set_muted(true);
+        receive(&mut publication, 14, true, now);
+        publication.set_muted(false);
+        assert_eq!(opening(&publication, now), None, "from before or while it was muted");
+
+        receive(&mut publication, 15, true, now);
+        publication.set_published(None);
+        publication.set_published(Some(published(2)));
+        assert_eq!(opening(&publication, now), None, "of what was published there before");
+
+        receive(&mut publication, 16, true, now);
+        receive(&mut publication, 40_000, false, now);
+        receive(&mut publication, 40_001, false, now);
+        assert_eq!(opening(&publication, now), None, "of another numbering");
     }
 }

@@ -63,7 +63,8 @@ pub enum Consumed {
 /// The numbering of one slot.
 #[derive(Clone, Debug)]
 pub struct Rewriter {
-    segments: [Segment; SEGMENTS],
+    /// A ring once it has [`SEGMENTS`]; most slots never need more than one.
+    segments: Vec<Segment>,
     /// How many segments there have been; 0 before the first binding.
     count: usize,
     /// Highest number of the source that was seen in this binding, forwarded or consumed.
@@ -81,7 +82,7 @@ impl Rewriter {
     #[must_use]
     pub fn new(start: u16) -> Self {
         Self {
-            segments: [Segment::default(); SEGMENTS],
+            segments: Vec::new(),
             count: 0,
             highest: 0,
             // One cycle up, so that nothing late underflows; the wire shows the low 16 bits only.
@@ -216,7 +217,10 @@ impl Rewriter {
     }
 
     fn push(&mut self, segment: Segment) {
-        self.segments[self.count % SEGMENTS] = segment;
+        match self.segments.get_mut(self.count % SEGMENTS) {
+            Some(oldest) => *oldest = segment,
+            None => self.segments.push(segment),
+        }
         self.count += 1;
     }
 }
@@ -239,7 +243,7 @@ impl Segment {
 
 fn picture_of(packet: &Packet) -> Option<Picture> {
     let descriptor = packet.descriptor.as_ref()?;
-    Some(Picture { id: descriptor.picture_id?, tl0: descriptor.key_index.unwrap_or(0) })
+    Some(Picture { id: descriptor.picture_id?, tl0: descriptor.tl0_picture_index.unwrap_or(0) })
 }
 
 #[cfg(test)]
@@ -327,6 +331,28 @@ mod tests {
             matches!(filled, Ok(Consumed::Fill(Rewritten { sequence, .. })) if sequence == first + 2),
             "{filled:?}"
         );
+    }
+
+    #[test]
+    fn picture_ids_and_tl0_go_on_across_a_switch() {
+        let vp8 = |sequence: u64, id: u16, tl0: u8| {
+            let payload = [0x90, 0xf0, 0x80 | (id >> 8) as u8, id as u8, tl0, 0x05, 0];
+            let descriptor = crate::rtp::codec::vp8::Descriptor::parse(&payload).ok();
+            Packet { descriptor, ..packet(sequence, 0) }
+        };
+        let mut rewriter = Rewriter::new(0);
+        rewriter.begin(0, &vp8(10, 700, 250), 0, 1);
+        assert_eq!(
+            rewriter.rewrite(&vp8(10, 700, 250)).expect("bound").picture,
+            None,
+            "the first keeps its ids"
+        );
+        rewriter.begin(1, &vp8(90, 0x7fff, 3), 0, 1);
+        let picture = |rewriter: &mut Rewriter, sequence, id, tl0| {
+            rewriter.rewrite(&vp8(sequence, id, tl0)).expect("bound").picture
+        };
+        assert_eq!(picture(&mut rewriter, 90, 0x7fff, 3), Some(Picture { id: 701, tl0: 251 }));
+        assert_eq!(picture(&mut rewriter, 91, 0, 4), Some(Picture { id: 702, tl0: 252 }));
     }
 
     #[test]
@@ -422,10 +448,8 @@ mod tests {
             }
             let newest = taken.keys().next_back().copied().unwrap_or(0);
             for (&out, &(source, layer)) in &taken {
-                if let Some((found, segment)) = rewriter.find(out as u16, 0) {
-                    if newest - out < REACH {
-                        prop_assert_eq!((found, segment.layer), (source, layer));
-                    }
+                if newest - out < REACH && let Some((found, segment)) = rewriter.find(out as u16, 0) {
+                    prop_assert_eq!((found, segment.layer), (source, layer));
                 }
             }
         }

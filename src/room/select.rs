@@ -5,11 +5,14 @@
 pub struct LayerInfo {
     /// Something arrived within the last second.
     pub alive: bool,
+    /// Something arrived ever.
+    pub known: bool,
     /// Height of its picture in pixels; 0 while no keyframe was seen.
     pub height: u16,
 }
 
-/// The smallest layer that fills `height` pixels, or else the largest that is sent; `None` while none is sent.
+/// The smallest layer that fills `height` pixels, or else the largest that is sent. While none is sent, the same among
+/// those that ever were, because a still screen sends nothing until it is asked to; `None` where there was none.
 ///
 /// A layer whose height is not yet known is taken for half of the one above it, as browsers scale them.
 #[must_use]
@@ -21,12 +24,11 @@ pub fn choose(layers: &[LayerInfo], height: u16) -> Option<u8> {
         Some((at, layer)) => u32::from(layer.height) << (at - index),
         None => 720 >> index,
     };
-    let alive = || (0..layers.len()).filter(|&index| layers[index].alive);
-    alive()
-        .rev()
-        .find(|&index| guess(index) >= u32::from(height))
-        .or_else(|| alive().next())
-        .map(|index| index as u8)
+    let among = |eligible: fn(&LayerInfo) -> bool| {
+        let those = || (0..layers.len()).filter(move |&index| eligible(&layers[index]));
+        those().rev().find(|&index| guess(index) >= u32::from(height)).or_else(|| those().next())
+    };
+    among(|layer| layer.alive).or_else(|| among(|layer| layer.known)).map(|index| index as u8)
 }
 
 #[cfg(test)]
@@ -34,7 +36,7 @@ mod tests {
     use super::*;
 
     fn layers(heights: [u16; 3], alive: [bool; 3]) -> [LayerInfo; 3] {
-        std::array::from_fn(|n| LayerInfo { alive: alive[n], height: heights[n] })
+        std::array::from_fn(|n| LayerInfo { alive: alive[n], known: alive[n], height: heights[n] })
     }
 
     #[test]
@@ -55,9 +57,18 @@ mod tests {
     }
 
     #[test]
+    fn a_silent_picture_is_still_chosen_where_there_was_one() {
+        let silent = layers([720, 360, 180], [false; 3]).map(|layer| LayerInfo { known: true, ..layer });
+        assert_eq!(choose(&silent, 360), Some(1));
+        let mut one_speaks = silent;
+        one_speaks[2].alive = true;
+        assert_eq!(choose(&one_speaks, 720), Some(2));
+    }
+
+    #[test]
     fn unknown_heights_are_halves() {
         assert_eq!(choose(&layers([0, 0, 180], [true; 3]), 360), Some(1));
         assert_eq!(choose(&layers([720, 0, 0], [true; 3]), 180), Some(2));
-        assert_eq!(choose(&[LayerInfo { alive: true, height: 0 }], 720), Some(0));
+        assert_eq!(choose(&[LayerInfo { alive: true, known: true, height: 0 }], 720), Some(0));
     }
 }

@@ -46,6 +46,8 @@ pub struct Binding {
     pub layer: Option<u8>,
     /// The layer that should be.
     pub target: Option<u8>,
+    /// Whether that layer is being sent.
+    pub sent: bool,
     /// The slot's timestamp of the first packet.
     pub from_ts: Option<u32>,
     generation: u32,
@@ -91,6 +93,7 @@ impl Slot {
             id,
             layer: None,
             target: None,
+            sent: false,
             from_ts: None,
             generation: 0,
             not_before: if wait { now + NAME_CHANGE } else { now },
@@ -102,10 +105,11 @@ impl Slot {
         self.binding = None;
     }
 
-    /// Decides which layer to forward. Returns whether a keyframe of it is needed.
-    pub fn retarget(&mut self, target: Option<u8>) -> bool {
+    /// Decides which layer to forward, and notes whether it is being `sent`. Returns whether a keyframe of it is needed.
+    pub fn retarget(&mut self, target: Option<u8>, sent: bool) -> bool {
         let Some(binding) = &mut self.binding else { return false };
         binding.target = target;
+        binding.sent = sent;
         target.is_some() && binding.layer != target
     }
 
@@ -114,6 +118,23 @@ impl Slot {
         if let Some(binding) = &mut self.binding {
             binding.layer = None;
         }
+    }
+
+    /// The layer that the slot cannot begin with without a keyframe, if it may begin now. `generation` is asked for
+    /// that of a layer.
+    #[must_use]
+    pub fn awaits(&self, now: Instant, generation: impl FnOnce(u8) -> Option<u32>) -> Option<u8> {
+        let binding = self.binding.as_ref()?;
+        let target = binding.target?;
+        let carried = binding.layer == Some(target) && generation(target) == Some(binding.generation);
+        (self.section.kind == Kind::Video && !carried && now >= binding.not_before).then_some(target)
+    }
+
+    /// Whether it may begin with a keyframe that came a moment ago. Never back in time: what was captured before the
+    /// slot's last packet would have to be moved on its clock.
+    #[must_use]
+    pub fn may_open_with(&self, came: Instant) -> bool {
+        self.last_sent.is_none_or(|sent| sent < came)
     }
 
     /// Whether the slot forwards this packet, and under which numbers.
@@ -204,6 +225,7 @@ impl Slot {
             state.layer = binding.layer;
             state.why = match (binding.layer, binding.target) {
                 (_, None) => Some(Why::NotSent),
+                _ if !binding.sent => Some(Why::NotSent),
                 (None, Some(_)) => Some(Why::Keyframe),
                 _ => None,
             };

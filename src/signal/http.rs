@@ -42,7 +42,7 @@ const HEADERS: [(HeaderName, &str); 6] = [
     (
         HeaderName::from_static("permissions-policy"),
         "camera=(self), microphone=(self), display-capture=(self), speaker-selection=(self), geolocation=(), \
-         payment=(), usb=(), serial=(), bluetooth=()",
+         payment=(), usb=(), serial=()",
     ),
     // Other sites import the client's modules; nothing here is secret or depends on who asks.
     (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"),

@@ -7,9 +7,10 @@ use std::collections::{BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
+use crate::control::{Command, Join};
 use crate::id::{Epoch, ParticipantId, RoomId, SessionId, TransportNumber};
 use crate::observe::reason::Reason;
-use crate::room::{Command, Have, Join, Media, Publish, Want};
+use crate::room::{Have, Media, Publish, Want};
 
 use super::carrier::{Carrier, Close};
 use super::message::{FromServer, Hello, Limits, Objection, PublishItem, RoomDelta, Snapshot, Welcome};
@@ -208,6 +209,7 @@ impl Room {
         self.directory.insert(participant.session, self.handle.clone());
         self.carriers.insert(carrier.id(), id);
         self.empty_since = None;
+        self.handle.set_vacant(false);
         let published = participant.publications.iter().map(|p| participant.published(p)).collect();
         let replaced = self.participants.insert(id, participant);
         let mut delta = RoomDelta { published, ..RoomDelta::default() };

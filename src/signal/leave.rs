@@ -3,9 +3,9 @@
 
 use std::time::{Duration, Instant};
 
+use crate::control::Command;
 use crate::id::ParticipantId;
 use crate::observe::reason::Reason;
-use crate::room::Command;
 
 use super::carrier::Close;
 use super::message::{FromServer, GoAway, Left, RoomDelta};
@@ -86,6 +86,7 @@ impl Room {
         }
         if self.participants.is_empty() {
             self.empty_since = Some(now);
+            self.handle.set_vacant(true);
         }
         self.announce(now, RoomDelta { left: vec![Left { id, reason }], ..RoomDelta::default() }, None);
     }

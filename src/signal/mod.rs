@@ -12,9 +12,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::control::Command;
 use crate::id::RoomKey;
 use crate::observe::reason::{Counters, Reason};
-use crate::room::Command;
 use crate::transport::Credentials;
 
 pub mod carrier;
@@ -129,3 +129,6 @@ impl Default for Settings {
 fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,6 @@
 //! A room's roster: who is there, what they publish, and telling everyone.
 //!
-//! [`Room`] is driven by its task ([`super::rooms`]): it is told the time, owns every participant's session,
+//! A room is driven by its task ([`super::rooms`]): it is told the time, owns every participant's session,
 //! and waits for nobody. What it does on a `hello` stands in [`super::join`], on later messages in
 //! [`super::track`], and how participants go in [`super::leave`].
 
@@ -8,9 +8,10 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::control::{Command, Update};
 use crate::id::{Epoch, ParticipantId, PublicationId, RoomKey, SessionId, TransportNumber};
 use crate::observe::reason::Reason;
-use crate::room::{Command, Have, Media, Publish, Update, Want};
+use crate::room::{Have, Media, Publish, Want};
 
 use super::carrier::{Carrier, Close};
 use super::message::{Acked, Participant as Listed, Publication, Restart, RoomInfo, Snapshot};
@@ -232,10 +233,8 @@ impl Room {
             participant.tokens.confirm();
         }
         let fresh = participant.stream.handle_envelope(now, incoming.s, incoming.a);
-        if fresh {
-            if let Err(objection) = self.obey(now, id, incoming.s, incoming.body) {
-                self.object(now, id, incoming.s, objection);
-            }
+        if fresh && let Err(objection) = self.obey(now, id, incoming.s, incoming.body) {
+            self.object(now, id, incoming.s, objection);
         }
         self.notice_life(now, id);
         if let Some(participant) = self.participants.get_mut(&id) {

@@ -2,14 +2,15 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Instant;
 
 use tokio::sync::{Notify, mpsc, watch};
 
+use crate::control::Update;
 use crate::id::{Epoch, ParticipantId, RoomId, RoomKey, SessionId};
 use crate::observe::reason::Reason;
-use crate::room::Update;
 
 use super::carrier::Carrier;
 use super::join::{Enter, Valid};
@@ -56,9 +57,15 @@ impl Event {
 pub(super) struct Handle {
     pub(super) key: RoomKey,
     events: mpsc::Sender<Event>,
+    /// Nobody is in the room: it is only remembered.
+    vacant: Arc<AtomicBool>,
 }
 
 impl Handle {
+    pub(super) fn set_vacant(&self, vacant: bool) {
+        self.vacant.store(vacant, Ordering::Relaxed);
+    }
+
     /// Waits while the room has too much to do. Returns the event when the room is over.
     pub(super) async fn send(&self, event: Event) -> Result<(), Event> {
         self.events.send(event).await.map_err(|mpsc::error::SendError(event)| event)
@@ -266,14 +273,12 @@ impl Rooms {
 
     /// On which worker the room lives, or would.
     fn place(&self, id: &RoomId) -> Result<usize, Objection> {
-        let register = lock(&self.register);
+        let mut register = lock(&self.register);
         register.admits()?;
         if let Some(handle) = register.by_id.get(id) {
             return Ok(worker_of(handle.key));
         }
-        if register.by_id.len() >= self.door.settings.rooms {
-            return Err(too_many_rooms(&self.door));
-        }
+        register.make_space(&self.door)?;
         let loads = register.load.iter().enumerate();
         Ok(loads.min_by_key(|(_, rooms)| **rooms).map_or(0, |(worker, _)| worker))
     }
@@ -285,13 +290,11 @@ impl Rooms {
         if let Some(handle) = register.by_id.get(id).filter(|handle| !handle.events.is_closed()) {
             return Ok(handle.clone());
         }
-        if register.by_id.len() >= self.door.settings.rooms {
-            return Err(too_many_rooms(&self.door));
-        }
+        register.make_space(&self.door)?;
         register.last_key += 1;
         let key = RoomKey(register.last_key << WORKER_BITS | worker as u64);
         let (sender, events) = mpsc::channel(EVENTS);
-        let handle = Handle { key, events: sender };
+        let handle = Handle { key, events: sender, vacant: Arc::new(AtomicBool::new(true)) };
         register.by_id.insert(id.clone(), handle.clone());
         register.load[worker] += 1;
         drop(register);
@@ -311,11 +314,22 @@ impl Register {
             None => Ok(()),
         }
     }
-}
 
-fn too_many_rooms(door: &Door) -> Objection {
-    let hint = format!("This server holds {} rooms.", door.settings.rooms);
-    Objection::new(Reason::TooManyRooms, hint).retry(30_000)
+    /// Rooms that are only remembered make way for new ones, so that nobody can use up the rooms by visiting many.
+    fn make_space(&mut self, door: &Door) -> Result<(), Objection> {
+        if self.by_id.len() < door.settings.rooms {
+            return Ok(());
+        }
+        let vacant = self.by_id.iter().find(|(_, handle)| handle.vacant.load(Ordering::Relaxed));
+        let Some((id, handle)) = vacant.map(|(id, handle)| (id.clone(), handle.clone())) else {
+            let hint = format!("This server holds {} rooms.", door.settings.rooms);
+            return Err(Objection::new(Reason::TooManyRooms, hint).retry(30_000));
+        };
+        self.by_id.remove(&id);
+        // Should somebody be entering at this moment, it ends for them like a server that stops.
+        let _ = handle.events.try_send(Event::Stop { reason: Reason::TooManyRooms });
+        Ok(())
+    }
 }
 
 /// A room's entry among the rooms, given back however its task ends.

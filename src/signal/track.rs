@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use crate::control::{Command, Join};
 use crate::id::{Epoch, ParticipantId, PublicationId, TransportNumber};
 use crate::observe::reason::Reason;
-use crate::room::{Command, Join, Publish, Want};
+use crate::room::{Publish, Want};
 
 use super::join::{check_count, check_name, check_sections, negotiate};
 use super::message::{Answer, FromServer, Mute, Objection, Offer, PublishItem, RoomDelta};

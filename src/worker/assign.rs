@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use super::Worker;
 use crate::id::RoomKey;
+use crate::room::keyframe::OPENS_FOR;
 use crate::room::registry::{ParticipantKey, PublicationKey};
 use crate::room::route::Route;
 use crate::room::select::choose;
@@ -43,27 +44,27 @@ impl Worker {
         if changed {
             self.have_changed(key);
         }
-        self.retarget(key);
+        self.retarget(now, key);
     }
 
     /// The layers that one receiver gets, chosen anew.
-    pub(super) fn retarget(&mut self, key: ParticipantKey) {
+    pub(super) fn retarget(&mut self, now: Instant, key: ParticipantKey) {
         let Some(member) = self.members.get(key) else { return };
         for index in 0..member.media.slots.len() {
-            self.retarget_slot(key, index);
+            self.retarget_slot(now, key, index);
         }
     }
 
     /// The layers that all receivers of a publication get, chosen anew.
-    pub(super) fn retarget_receivers(&mut self, publication: PublicationKey) {
+    pub(super) fn retarget_receivers(&mut self, now: Instant, publication: PublicationKey) {
         let Some(entry) = self.publications.get_mut(publication) else { return };
         entry.layers_changed = false;
         for route in entry.routes.as_slice().to_vec() {
-            self.retarget_slot(route.receiver, usize::from(route.slot));
+            self.retarget_slot(now, route.receiver, usize::from(route.slot));
         }
     }
 
-    fn retarget_slot(&mut self, key: ParticipantKey, index: usize) {
+    fn retarget_slot(&mut self, now: Instant, key: ParticipantKey, index: usize) {
         let Some(slot) = self.members.get_mut(key).and_then(|member| {
             let want = &member.media.want;
             let slot = member.media.slots.get_mut(index)?;
@@ -76,12 +77,20 @@ impl Worker {
         let Some(publication) = self.publications.get_mut(binding.publication) else { return };
         let (infos, count) = publication.layer_infos();
         let target = choose(&infos[..count], wish.height);
-        if binding.target == target {
+        let sent = target.is_some_and(|layer| infos[usize::from(layer)].alive);
+        if (binding.target, binding.sent) == (target, sent) {
             return;
         }
-        let needs_keyframe = slot.retarget(target) && publication.kind == Kind::Video;
+        let needs_keyframe = slot.retarget(target, sent) && publication.kind == Kind::Video;
+        if needs_keyframe && !sent {
+            // Whichever of its encodings answers is the one to be shown.
+            publication.layers.iter_mut().for_each(|layer| layer.keyframe.request());
+            self.keyframes.push(binding.publication);
+        }
         if let Some(layer) = target.and_then(|layer| publication.layers.get_mut(usize::from(layer)))
             && needs_keyframe
+            // A young one is in the history; should it be too old when the receiver is connected, it asks then.
+            && layer.opening(now, OPENS_FOR / 2).is_none_or(|(_, came)| !slot.may_open_with(came))
         {
             layer.keyframe.request();
             self.keyframes.push(binding.publication);

@@ -6,13 +6,14 @@ use rand::RngExt as _;
 
 use super::Worker;
 use super::member::{Due, Member, Seals};
+use crate::control::{Command, Join, Update};
 use crate::id::{PublicationId, Ssrc};
 use crate::observe::reason::Reason;
 use crate::room::participant::Participant;
 use crate::room::publication::{Publication, Published};
 use crate::room::registry::{ParticipantKey, PublicationKey};
 use crate::room::route::Route;
-use crate::room::{Command, Join, Media, Publish, Update};
+use crate::room::{Media, Publish};
 use crate::transport::Transport;
 
 impl Worker {
@@ -134,8 +135,8 @@ impl Worker {
             return;
         }
         let room = member.room;
-        self.publications[publication_key].published =
-            Some(Published { id: publish.publication, source: publish.source, muted: publish.muted });
+        let published = Published { id: publish.publication, source: publish.source, muted: publish.muted };
+        self.publications[publication_key].set_published(Some(published));
         if let Some(room) = self.registry.room_mut(room)
             && !room.publications.contains(&publication_key)
         {
@@ -146,7 +147,7 @@ impl Worker {
     fn unpublish(&mut self, key: ParticipantKey, id: PublicationId) {
         let Some(publication) = self.publication_of(key, id) else { return };
         let room = self.members[key].room;
-        self.publications[publication].published = None;
+        self.publications[publication].set_published(None);
         if let Some(room) = self.registry.room_mut(room) {
             room.publications.retain(|other| *other != publication);
         }
@@ -175,7 +176,7 @@ impl Worker {
     pub(super) fn give_up(&mut self, now: Instant, key: ParticipantKey, reason: Reason) {
         let Some(member) = self.members.get(key) else { return };
         let (participant, epoch) = (member.id, member.epoch);
-        self.updates.push((member.room, Update::Closed { participant, epoch, reason }));
+        self.updates.push_back((member.room, Update::Closed { participant, epoch, reason }));
         self.drop_for(reason);
         self.remove(now, key);
     }

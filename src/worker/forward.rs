@@ -12,6 +12,7 @@ use crate::observe::reason::Reason;
 use crate::observe::traffic::{Traffic, add};
 use crate::room::clock::ServerClock;
 use crate::room::history::Packet;
+use crate::room::keyframe::OPENS_FOR;
 use crate::room::publication::{Fresh, Publication};
 use crate::room::registry::{ParticipantKey, PublicationKey};
 use crate::room::rewrite::Segment;
@@ -52,6 +53,11 @@ impl Worker {
     pub(super) fn forward(&mut self, now: Instant, batch: &mut SendBatch, outlet: &mut dyn Outlet) {
         while let Some(key) = self.fresh.pop() {
             let Some(publication) = self.publications.get_mut(key) else { continue };
+            if publication.layers_changed {
+                // Before anything is forwarded: a layer that has just come to life mostly begins with a keyframe.
+                self.retarget_receivers(now, key);
+            }
+            let publication = &mut self.publications[key];
             let fresh = std::mem::take(&mut publication.fresh);
             let publication = &self.publications[key];
             plan_padding(publication, &fresh, self.settings.padding, &mut self.scratch.padding);
@@ -84,6 +90,10 @@ impl Worker {
 
     fn finish(&mut self, key: PublicationKey, mut fresh: Vec<Fresh>, waiting: Waiting) {
         let publication = &mut self.publications[key];
+        for began in fresh.iter().filter(|fresh| fresh.keyframe) {
+            // It served everybody who had asked; who could not take it yet asks below.
+            publication.layers[usize::from(began.layer)].keyframe.cancel();
+        }
         fresh.clear();
         publication.fresh = fresh;
         for (layer, _) in publication.layers.iter_mut().zip(waiting).filter(|(_, waits)| *waits) {
@@ -91,9 +101,6 @@ impl Worker {
         }
         if publication.layers.iter().any(|layer| layer.keyframe.is_wanted()) {
             self.keyframes.push(key);
-        }
-        if publication.layers_changed {
-            self.retarget_receivers(key);
         }
     }
 }
@@ -114,9 +121,16 @@ fn forward_to(
         return false;
     }
     member.trip(Stage::Seal);
-    let mut begun = false;
     // Layer and number up to which a keyframe's followers were already sent from the history.
-    let mut caught_up: Option<(u8, u64)> = None;
+    let mut caught_up = begin_from_history(member, route, source, traffic, batch, outlet);
+    if fresh.is_empty()
+        && caught_up.is_none()
+        && let Some(layer) = awaits(member, route, source)
+    {
+        // Just connected: no packet is there that would ask.
+        waiting[usize::from(layer) % waiting.len()] = true;
+    }
+    let mut begun = caught_up.is_some();
     for (fresh, padding) in fresh.iter().zip(source.padding) {
         if caught_up.is_some_and(|(layer, up_to)| layer == fresh.layer && fresh.sequence <= up_to) {
             continue;
@@ -141,6 +155,33 @@ fn forward_to(
     begun
 }
 
+/// A slot that waits begins with a keyframe that came a moment ago: mostly one that was asked for when the receiver
+/// joined and that came while it was still connecting. Returns the layer and the last number that was sent.
+fn begin_from_history(
+    member: &mut Member,
+    route: Route,
+    source: &Source<'_>,
+    traffic: &Traffic,
+    batch: &mut SendBatch,
+    outlet: &mut dyn Outlet,
+) -> Option<(u8, u64)> {
+    let layer = awaits(member, route, source)?;
+    let (sequence, came) = source.publication.layers[usize::from(layer)].opening(source.now, OPENS_FOR)?;
+    if !member.media.slots[usize::from(route.slot)].may_open_with(came) {
+        return None;
+    }
+    let first = Fresh { layer, sequence, padding: false, keyframe: true };
+    forward_packet(member, route, first, 0, source, traffic, batch, outlet).ok()?;
+    Some((layer, catch_up(member, route, first, source, traffic, batch, outlet)))
+}
+
+/// The layer that a receiver's slot needs a keyframe of, if it may begin now.
+fn awaits(member: &Member, route: Route, source: &Source<'_>) -> Option<u8> {
+    let layers = &source.publication.layers;
+    let slot = &member.media.slots[usize::from(route.slot)];
+    slot.awaits(source.now, |layer| Some(layers.get(usize::from(layer))?.generation))
+}
+
 /// A binding that began with a packet that came late: what follows it was received before, and is sent now.
 fn catch_up(
     member: &mut Member,
@@ -154,7 +195,7 @@ fn catch_up(
     let layer = &source.publication.layers[usize::from(first.layer)];
     for sequence in first.sequence + 1..=layer.highest {
         let Some((_, payload)) = layer.history.get(sequence) else { continue };
-        let fresh = Fresh { sequence, padding: payload.is_empty(), ..first };
+        let fresh = Fresh { sequence, padding: payload.is_empty(), keyframe: false, ..first };
         if let Err(reason) = forward_packet(member, route, fresh, 0, source, traffic, batch, outlet) {
             traffic.dropped.count(reason);
         }
@@ -192,7 +233,8 @@ fn forward_packet(
     let pair = member.transport.pair().ok_or(Reason::NotConnected)?;
     let sealer = member.transport.sealer().ok_or(Reason::NotConnected)?;
     let header = Outgoing {
-        marker: packet.marker,
+        // RFC 3551 §4.1: the first packet after a silence, which a new voice is for the slot, may be played later.
+        marker: packet.marker || (admitted.begins && publication.kind == Kind::Audio),
         padding: padding > 0 || fresh.padding,
         payload_type: slot.section.payload_type,
         sequence: admitted.rewritten.sequence as u16,
@@ -214,7 +256,7 @@ fn forward_packet(
             let space = out.get_mut(header_len..header_len + body).ok_or(Reason::SealNoRoom)?;
             space[..payload.len()].copy_from_slice(payload);
             space[payload.len()..].copy_from_slice(tail.bytes());
-            vp8::rewrite(space, &descriptor, picture.id, descriptor.key_index.map(|_| picture.tl0));
+            vp8::rewrite(space, &descriptor, picture.id, Some(picture.tl0));
             sealer.seal_rtp_in_place(seal, header.sequence, out, header_len, body)?
         }
         _ => sealer.seal_rtp(seal, header.sequence, out, header_len, payload, tail.bytes())?,
@@ -264,7 +306,7 @@ pub(super) fn seal_rtx(
     space[..2].copy_from_slice(&(rewritten.sequence as u16).to_be_bytes());
     space[2..].copy_from_slice(payload);
     if let (Some(picture), Some(descriptor)) = (rewritten.picture, packet.descriptor) {
-        vp8::rewrite(&mut space[2..], &descriptor, picture.id, descriptor.key_index.map(|_| picture.tl0));
+        vp8::rewrite(&mut space[2..], &descriptor, picture.id, Some(picture.tl0));
     }
     sealer.seal_rtp_in_place(seal, header.sequence, out, header_len, body)
 }

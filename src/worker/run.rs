@@ -7,11 +7,11 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::{Outlet, Settings, Worker};
+use crate::control::{Command, Update};
 use crate::id::RoomKey;
-use crate::net::{Poller, ReceiveBatch, SendBatch, SendFailure, UdpSocket, Waker};
+use crate::net::{Poller, RECEIVE_MESSAGES, ReceiveBatch, SendBatch, SendFailure, UdpSocket, Waker};
 use crate::observe::reason::Reason;
 use crate::observe::traffic::Traffic;
-use crate::room::{Command, Update};
 use crate::transport::certificate::Certificate;
 
 /// Commands that may wait. More lets a stalled worker fall further behind before newcomers are refused, fewer refuses
@@ -116,20 +116,26 @@ impl Loop {
             self.clock.skip_pause(before, timeout);
             let mut outlet = SocketOutlet { socket: &self.socket, worker_failures: Vec::new() };
             for _ in 0..RECEIVES_PER_TURN {
-                match self.socket.receive(&mut received) {
+                let count = match self.socket.receive(&mut received) {
                     Ok(0) => break,
                     Err(error) => {
                         tracing::warn!(%error, "receiving failed");
                         break;
                     }
-                    Ok(_) => {}
-                }
+                    Ok(count) => count,
+                };
                 let now = self.clock.now();
                 for (pair, datagram) in received.datagrams() {
                     self.worker.handle_datagram(now, pair, datagram, &mut batch, &mut outlet);
                 }
                 self.worker.handle_fresh(now, &mut batch, &mut outlet);
                 outlet.flush(&mut batch);
+                for _ in 0..received.too_long() {
+                    self.worker.traffic.dropped.count(Reason::TooLong);
+                }
+                if count < RECEIVE_MESSAGES {
+                    break; // Nothing waits any more; what comes meanwhile begins the next turn.
+                }
             }
             let now = self.clock.now();
             for _ in 0..COMMANDS_PER_TURN {

@@ -1,10 +1,11 @@
 // How long a person waits: a Chromium page joins a room in which somebody publishes VP8, 20 times in sequence. Prints every step's median and
 // worst, in ms since `join` was called.
 //
-//   cargo build --release && MOTET_BIN=target/release/motet node tests/bench/join.mjs [--times 20] [--publisher 'command {origin} {room}']
+//   cargo build --release --bin motet --example publisher
+//   MOTET_BIN=target/release/motet node tests/bench/join.mjs [--times 20] [--ceilings 250,600] [--publisher 'command {origin} {room}' | page]
 //
-// Without --publisher another Chromium page publishes, whose encoder then competes with the joining page for the processor, so that the figures are
-// worse than with a prepared publisher.
+// Somebody is the prepared publisher beside the server unless --publisher names another command. `--publisher page` is a Chromium page, whose
+// encoder competes with the joining page for the processor. With --ceilings a median or worst first frame beyond them is a failure.
 
 import { spawn } from 'node:child_process';
 import { parseArgs } from 'node:util';
@@ -12,10 +13,10 @@ import { parseArgs } from 'node:util';
 import { BLANK, chromium } from '../browser/support/browsers.js';
 import { Member } from '../browser/support/member.js';
 import { acquireAddress } from '../browser/support/network.js';
-import { startServer } from '../browser/support/server.js';
+import { publisher as prepared, startServer } from '../browser/support/server.js';
 import { until } from '../browser/support/wait.js';
 
-const { values } = parseArgs({ options: { times: { type: 'string', default: '20' }, publisher: { type: 'string' }, ceilings: { type: 'string' } } });
+const { values } = parseArgs({ options: { times: { type: 'string', default: '20' }, publisher: { type: 'string', default: `${prepared()} {origin} {room}` }, ceilings: { type: 'string' } } });
 const TIMES = Number(values.times);
 const ROOM = 'bench-join';
 const STEPS = ['socket', 'welcome', 'ice', 'dtls', 'packet', 'frame'];
@@ -57,7 +58,7 @@ const browser = await chromium();
 let publisher;
 let external;
 try {
-  if (values.publisher) {
+  if (values.publisher !== 'page') {
     const [command, ...args] = values.publisher.replace('{origin}', server.origin).replace('{room}', ROOM).split(' ');
     external = spawn(command, args, { stdio: ['ignore', 'inherit', 'inherit'] });
   } else {

@@ -2,7 +2,7 @@
 
 import { spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 import { until } from './wait.js';
@@ -18,6 +18,13 @@ process.on('exit', () => {
 export function binary() {
   const path = process.env.MOTET_BIN ?? join(process.env.CARGO_TARGET_DIR ?? join(ROOT, 'target'), 'debug', 'motet');
   if (!existsSync(path)) throw new Error(`${path} does not exist: run \`cargo build\` first, or set MOTET_BIN`);
+  return path;
+}
+
+/** The publisher of prepared pictures, as `cargo build --example publisher` left it beside the server. */
+export function publisher() {
+  const path = join(dirname(binary()), 'examples', 'publisher');
+  if (!existsSync(path)) throw new Error(`${path} does not exist: run \`cargo build --example publisher\` first`);
   return path;
 }
 

@@ -1,0 +1,280 @@
+//! The WebSocket as a client meets it: a real listener and an independent client.
+
+use std::net::SocketAddr;
+
+use futures_util::{SinkExt as _, StreamExt as _};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+use tokio_tungstenite::tungstenite::{Error, Message};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+
+use super::*;
+use crate::signal::http::router;
+
+struct Site {
+    house: House,
+    address: SocketAddr,
+}
+
+impl Site {
+    async fn new(settings: Settings) -> Self {
+        let house = House::new(settings);
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("bound");
+        let router = router(house.rooms.clone());
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        Self { house, address }
+    }
+
+    async fn get(&self, path: &str, headers: &str) -> String {
+        let mut stream = TcpStream::connect(self.address).await.expect("connected");
+        let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}\r\n");
+        stream.write_all(request.as_bytes()).await.expect("sent");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.expect("an answer");
+        answer
+    }
+
+    async fn connect(&self) -> Browser {
+        self.connect_from(None).await.expect("connected")
+    }
+
+    async fn connect_from(&self, origin: Option<&str>) -> Result<Browser, Error> {
+        let mut request = format!("ws://{}/v1/ws", self.address).into_client_request().expect("a request");
+        if let Some(origin) = origin {
+            request.headers_mut().insert("origin", origin.parse().expect("a header"));
+        }
+        connect_async(request).await.map(|(socket, _)| Browser { socket })
+    }
+
+    async fn join(&self, name: &str) -> (Browser, Value) {
+        let mut browser = self.connect().await;
+        browser.say(hello(name)).await;
+        let welcome = browser.hear().await;
+        assert_eq!(welcome["t"], "welcome", "{welcome}");
+        (browser, welcome)
+    }
+}
+
+struct Browser {
+    socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+}
+
+impl Browser {
+    async fn say(&mut self, message: Value) {
+        self.send(Message::text(message.to_string() + "\n")).await;
+    }
+
+    async fn send(&mut self, message: Message) {
+        self.socket.send(message).await.expect("sent");
+    }
+
+    async fn next(&mut self) -> Message {
+        loop {
+            let message = self.socket.next().await.expect("open").expect("a frame");
+            if !matches!(message, Message::Ping(_) | Message::Pong(_)) {
+                return message;
+            }
+        }
+    }
+
+    async fn hear(&mut self) -> Value {
+        let message = self.next().await;
+        let text = message.to_text().expect("text");
+        assert!(message.is_text(), "{message:?}");
+        serde_json::from_str(text).expect("valid JSON")
+    }
+
+    async fn code(&mut self) -> u16 {
+        match self.next().await {
+            Message::Close(Some(frame)) => frame.code.into(),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn resume(welcome: &Value, token: &Value, a: u64) -> Value {
+    json!({"t": "resume", "session": welcome["session"], "token": token, "a": a})
+}
+
+#[tokio::test]
+async fn two_browsers_meet_and_one_closes_its_page() {
+    let site = Site::new(Settings::default()).await;
+    let (mut ada, _) = site.join("Ada").await;
+    let (mut ben, welcome) = site.join("Ben").await;
+    assert_eq!(ada.hear().await["joined"][0]["name"], "Ben");
+    ben.socket
+        .close(Some(tokio_tungstenite::tungstenite::protocol::CloseFrame {
+            code: 1001.into(),
+            reason: "".into(),
+        }))
+        .await
+        .expect("closed");
+    assert_eq!(ada.hear().await["left"], json!([{"id": welcome["you"], "reason": "bye"}]));
+    ada.say(json!({"t": "bye", "s": 2, "a": 3})).await;
+    assert_eq!(ada.code().await, 1000);
+}
+
+#[tokio::test]
+async fn a_broken_connection_is_resumed_and_its_half_open_rest_closed() {
+    let site = Site::new(Settings::default()).await;
+    let (mut ada, welcome) = site.join("Ada").await;
+    let mut second = site.connect().await;
+    second.say(resume(&welcome, &welcome["resume"], 1)).await;
+    let resumed = second.hear().await;
+    assert_eq!((&resumed["t"], &resumed["a"]), (&json!("resumed"), &json!(1)));
+    assert_eq!(ada.code().await, 4000);
+
+    let mut thief = site.connect().await;
+    thief.say(resume(&welcome, &json!("0".repeat(32)), 1)).await;
+    assert_eq!(thief.hear().await["reason"], "resume_token");
+    assert_eq!(thief.code().await, 4001);
+
+    second.say(json!({"t": "ack", "a": 1})).await;
+    second.say(json!({"t": "ping", "a": 1})).await;
+    assert_eq!(second.hear().await, json!({"t": "pong", "a": 1}));
+    let mut late = site.connect().await;
+    late.say(resume(&welcome, &welcome["resume"], 1)).await;
+    assert_eq!(late.hear().await["reason"], "resume_token", "the new token has arrived");
+
+    // The network breaks without a word.
+    drop(second);
+    let mut third = site.connect().await;
+    third.say(resume(&welcome, &resumed["resume"], 1)).await;
+    assert_eq!(third.hear().await["t"], "resumed");
+}
+
+#[tokio::test]
+async fn the_first_message_must_open_or_resume_and_come_in_time() {
+    let settings = Settings { hello_within: Duration::from_millis(30), ..Settings::default() };
+    let site = Site::new(settings).await;
+    let mut silent = site.connect().await;
+    let refusal = silent.hear().await;
+    assert_eq!((&refusal["t"], &refusal["reason"]), (&json!("refuse"), &json!("hello_missing")));
+    assert_eq!(silent.code().await, 4001);
+
+    let site = Site::new(Settings::default()).await;
+    for (first, reason) in [
+        (Message::text(r#"{"t":"ping"}"#), "hello_missing"),
+        (Message::text(r#"{"t":"hello","s":1}"#), "message_malformed"),
+        (Message::text("{"), "message_malformed"),
+        (Message::binary(vec![1, 2, 3]), "message_malformed"),
+        (
+            Message::text(r#"{"t":"resume","session":"0000000000000000","token":"x","a":0}"#),
+            "unknown_session",
+        ),
+    ] {
+        let mut browser = site.connect().await;
+        browser.send(first.clone()).await;
+        assert_eq!(browser.hear().await["reason"], reason, "{first:?}");
+        assert_eq!(browser.code().await, 4001);
+    }
+}
+
+#[tokio::test]
+async fn nonsense_is_answered_and_harms_nobody() {
+    let site = Site::new(Settings::default()).await;
+    let (mut ada, _) = site.join("Ada").await;
+    let deep = format!(r#"{{"t":"bye","s":2,"x":{}}}"#, "[".repeat(5000));
+    for nonsense in [Message::text("{\"t\":"), Message::text(deep), Message::binary(vec![0; 100])] {
+        ada.send(nonsense).await;
+        assert_eq!(ada.hear().await["reason"], "message_malformed");
+    }
+    let long = json!({"t": "name", "s": 2, "a": 4, "name": "x".repeat(70_000)});
+    ada.say(long).await;
+    let error = ada.hear().await;
+    assert_eq!((&error["reason"], &error["id"]), (&json!("message_too_large"), &json!(2)));
+    ada.say(json!({"t": "name", "s": 3, "a": 5, "name": "Ada"})).await;
+    ada.say(json!({"t": "ping", "a": 5})).await;
+    assert_eq!(ada.hear().await["t"], "pong");
+}
+
+#[tokio::test]
+async fn a_frame_beyond_the_limit_ends_the_connection_but_not_the_session() {
+    let site = Site::new(Settings::default()).await;
+    let (mut ada, welcome) = site.join("Ada").await;
+    // The server may close before all of it is written.
+    let _ = ada.socket.send(Message::text("x".repeat(1 << 20))).await;
+    let mut code = None;
+    while let Some(Ok(message)) = ada.socket.next().await {
+        if let Message::Close(Some(frame)) = message {
+            code = Some(u16::from(frame.code));
+        }
+    }
+    // A reset, because not everything was read, may overtake the code.
+    assert!(matches!(code, None | Some(1009)), "{code:?}");
+    assert_eq!(site.house.refused.get(Reason::MessageTooLarge), 1);
+    let mut again = site.connect().await;
+    again.say(resume(&welcome, &welcome["resume"], 1)).await;
+    assert_eq!(again.hear().await["t"], "resumed");
+}
+
+#[tokio::test]
+async fn a_flood_is_slowed_down_and_loses_nothing() {
+    let site = Site::new(Settings { burst: 2, messages_per_second: 100, ..Settings::default() }).await;
+    let (mut ada, _) = site.join("Ada").await;
+    for _ in 0..12 {
+        ada.socket.feed(Message::text(r#"{"t":"ping","a":1}"#)).await.expect("queued");
+    }
+    ada.socket.flush().await.expect("sent");
+    for _ in 0..12 {
+        assert_eq!(ada.hear().await["t"], "pong");
+    }
+    assert!(site.house.refused.get(Reason::RateLimited) > 0);
+}
+
+#[tokio::test]
+async fn pages_of_foreign_origins_are_turned_away() {
+    let site =
+        Site::new(Settings { origins: vec!["https://friend.example".into()], ..Settings::default() }).await;
+    let own = format!("http://{}", site.address);
+    for welcome in [own.as_str(), "https://friend.example"] {
+        assert!(site.connect_from(Some(welcome)).await.is_ok(), "{welcome}");
+    }
+    let Err(Error::Http(answer)) = site.connect_from(Some("https://evil.example")).await else {
+        panic!("not refused");
+    };
+    assert_eq!(answer.status(), 403);
+    assert_eq!(site.house.refused.get(Reason::Origin), 1);
+}
+
+#[tokio::test]
+async fn a_stopping_server_says_so_and_lets_nobody_in() {
+    let site = Site::new(Settings::default()).await;
+    let (mut ada, _) = site.join("Ada").await;
+    site.house.rooms.stop(Reason::ShuttingDown).await;
+    assert_eq!(ada.hear().await["t"], "goaway");
+    assert_eq!(ada.code().await, 1001);
+    drop(ada);
+    site.house.rooms.connections_gone().await;
+    let Err(Error::Http(answer)) = site.connect_from(None).await else { panic!("not refused") };
+    assert_eq!(answer.status(), 503);
+}
+
+#[tokio::test]
+async fn the_clients_files_are_served_with_their_types_and_nothing_else_is() {
+    let site = Site::new(Settings::default()).await;
+    let page = site.get("/", "").await;
+    assert!(
+        page.starts_with("HTTP/1.1 200") && page.contains("content-type: text/html; charset=utf-8"),
+        "{page}"
+    );
+    for header in ["content-security-policy: default-src 'none'", "x-content-type-options: nosniff", "etag: "]
+    {
+        assert!(page.contains(header), "{header}");
+    }
+    assert!(!page.contains("unsafe-inline"));
+    let module = site.get("/motet.js", "").await;
+    assert!(module.contains("content-type: text/javascript; charset=utf-8"), "{module}");
+    let tag = module.lines().find_map(|line| line.strip_prefix("etag: ")).expect("a tag");
+    let again = site.get("/motet.js", &format!("if-none-match: {tag}\r\n")).await;
+    assert!(again.starts_with("HTTP/1.1 304"), "{again}");
+    assert!(site.get("/livez", "").await.ends_with("ok\n"));
+    for path in
+        ["/package.json", "/test/motet.test.js", "/../Cargo.toml", "/%2e%2e/Cargo.toml", "//etc/passwd"]
+    {
+        let answer = site.get(path, "").await;
+        assert!(answer.starts_with("HTTP/1.1 404"), "{path}: {answer}");
+    }
+}
