@@ -158,3 +158,32 @@ fn rooms_are_apart() {
         assert!(streams.iter().all(|stream| stream.publishers() == [other]));
     }
 }
+
+#[test]
+fn the_largest_packets_of_browsers_fit_every_path() {
+    let mut sim = call(7);
+    // 1200 bytes with the header, as browsers cut them.
+    sim.media(0).source("1", 0).payload_len = 1200 - 12 - 8 - 6;
+    sim.media(0).source("1", 0).keyframe_wanted = true;
+    sim.network.set_down(1, crate::support::network::Link::losing(0.05));
+    sim.run_for(s(2));
+    sim.network.set_down(1, crate::support::network::Link::default());
+    sim.run_for(ms(500));
+    sim.drain();
+    sim.check();
+    sim.media(1).streams().iter().for_each(|stream| stream.assert_complete());
+    let longest = sim.raw(1).datagrams.iter().map(|(.., bytes)| bytes.len()).max().expect("some");
+    assert!(longest > 1200, "{longest}");
+}
+
+#[test]
+fn packets_that_are_too_large_for_some_paths_go_no_further() {
+    let mut sim = call(8);
+    sim.media(0).source("1", 0).payload_len = 1350;
+    sim.media(0).source("1", 0).keyframe_wanted = true;
+    sim.run_for(s(1));
+    assert!(sim.server.dropped(Reason::SealNoRoom) > 0);
+    sim.drain();
+    let sound = sim.media(1).streams().remove(0);
+    sound.assert_complete();
+}

@@ -233,7 +233,8 @@ fn forward_packet(
     let pair = member.transport.pair().ok_or(Reason::NotConnected)?;
     let sealer = member.transport.sealer().ok_or(Reason::NotConnected)?;
     let header = Outgoing {
-        marker: packet.marker,
+        // RFC 3551 §4.1: the first packet after a silence, which a new voice is for the slot, may be played later.
+        marker: packet.marker || (admitted.begins && publication.kind == Kind::Audio),
         padding: padding > 0 || fresh.padding,
         payload_type: slot.section.payload_type,
         sequence: admitted.rewritten.sequence as u16,
