@@ -100,27 +100,32 @@ function readable(id) {
 
 /** @type {OpenedDevices} */ let devices = { camera: null, microphone: null, errors: {} };
 /** What the person wants. */ const wanted = { camera: true, microphone: true };
-/** Counts preparations: a device that opens after its turn is closed again. */ let turn = 0;
+/** Devices that the browser is still opening: it may be asking the person. @type {Promise<OpenedDevices> | null} */ let opening = null;
 
 function openLobby() {
   show("lobby");
   lobby.name.value = stored("name") ?? "";
+  if (!lobby.name.value) lobby.name.focus();
   lobby.error.hidden = true;
   void prepareDevices();
 }
 
 async function prepareDevices() {
-  turn += 1;
-  const mine = turn;
+  void opening?.then(closeDevices);
   lobby.note.textContent = wanted.camera || wanted.microphone ? "Asking for your camera and microphone…" : "";
-  const opened = await openDevices(wanted);
-  if (mine !== turn) {
-    opened.camera?.stop();
-    opened.microphone?.stop();
-    return;
-  }
+  const mine = openDevices(wanted);
+  opening = mine;
+  const opened = await mine;
+  if (opening !== mine) return; // whoever took it over closes it
+  opening = null;
   devices = opened;
   showDevices();
+}
+
+/** @param {OpenedDevices} opened */
+function closeDevices({ camera, microphone }) {
+  camera?.stop();
+  microphone?.stop();
 }
 
 function showDevices() {
@@ -140,7 +145,7 @@ function showDevices() {
 
 /** @param {"camera" | "microphone"} source */
 async function toggleInLobby(source) {
-  lobby[source].disabled = true;
+  if (opening) return; // one question at a time
   const open = devices[source];
   delete devices.errors[source];
   wanted[source] = open === null;
@@ -148,7 +153,14 @@ async function toggleInLobby(source) {
     open.stop();
     devices[source] = null;
   } else {
-    const opened = await openDevices({ [source]: true });
+    const mine = openDevices({ [source]: true });
+    opening = mine;
+    // Not disabled meanwhile: that would take the keyboard's focus away.
+    lobby[source].setAttribute("aria-busy", "true");
+    const opened = await mine;
+    lobby[source].removeAttribute("aria-busy");
+    if (opening !== mine) return; // whoever took it over closes it
+    opening = null;
     devices[source] = opened[source];
     Object.assign(devices.errors, opened.errors);
   }
@@ -164,15 +176,19 @@ async function submit(event) {
   lobby.join.textContent = "Joining…";
   lobby.error.hidden = true;
   const { camera, microphone } = devices;
-  // From here on they belong to the room; and one that opens only now comes too late.
-  turn += 1;
+  // From here on they belong to the room; also those that open only later, because the person was still being asked.
+  const late = opening;
+  opening = null;
   devices = { camera: null, microphone: null, errors: {} };
   try {
     room = await join(new URL(".", location.href), {
       room: roomId, name, camera: camera ?? false, microphone: microphone ?? false,
     });
-    enter(room);
+    const entered = room;
+    enter(entered);
+    void late?.then((opened) => takeLate(entered, opened));
   } catch (error) {
+    void late?.then(closeDevices);
     lobby.error.textContent = error instanceof MotetError ? error.hint : "The call could not be joined.";
     lobby.error.hidden = false;
     void prepareDevices();
@@ -185,12 +201,15 @@ async function submit(event) {
 
 // Call
 
+/** What was turned on or off by its button in this call. @type {Set<"camera" | "microphone">} */ const decided = new Set();
+
 /** @param {Room} entered */
 function enter(entered) {
   show("call");
   lobby.preview.srcObject = null;
   state("Connected");
   notice("");
+  decided.clear();
   for (const participant of entered.participants.values()) addTile(participant);
   showMedia(entered.camera);
   showMedia(entered.microphone);
@@ -214,6 +233,20 @@ function enter(entered) {
   entered.addEventListener("error", ({ detail }) => notice(detail.error.hint));
   entered.addEventListener("closed", ({ detail }) => ended(detail.error));
   call.microphone.focus();
+}
+
+/**
+ * The person allowed them only after joining. Whoever pressed a button meanwhile has decided already.
+ * @param {Room} entered @param {OpenedDevices} opened
+ */
+async function takeLate(entered, { camera, microphone, errors }) {
+  const fits = (/** @type {"camera" | "microphone"} */ source) => room === entered && entered[source].state === "off" && !decided.has(source);
+  if (camera && fits("camera")) await entered.setCamera(camera);
+  else camera?.stop();
+  if (microphone && fits("microphone")) await entered.setMicrophone(microphone);
+  else microphone?.stop();
+  const problem = errors.microphone ?? errors.camera;
+  if (problem && room === entered) notice(problem.hint);
 }
 
 /** @param {MotetError | null} error */
@@ -264,6 +297,7 @@ function pressed(button, on, source) {
 /** @param {"camera" | "microphone"} source */
 async function toggle(source) {
   if (!room) return;
+  decided.add(source);
   const media = room[source];
   const set = source === "camera" ? room.setCamera : room.setMicrophone;
   try {
@@ -389,7 +423,10 @@ call.play.addEventListener("click", async () => {
   await room?.resumePlayback();
   call.play.hidden = true;
 });
-left.again.addEventListener("click", openLobby);
+left.again.addEventListener("click", () => {
+  openLobby();
+  if (lobby.name.value) lobby.join.focus();
+});
 element("lobby-room", HTMLElement).textContent = readable(roomId);
 element("call-room", HTMLElement).textContent = readable(roomId);
 openLobby();

@@ -68,7 +68,7 @@ export class Connection {
   #silent = 0;
   #broken = false;
   #restarts = 0;
-  /** When the path was last made anew, which needs its time. */ #restartedAt = -Infinity;
+  /** When the path was last made anew, which needs its time; long ago once something has arrived on it. */ #restartedAt = -Infinity;
 
   /** @param {(configuration: RTCConfiguration) => RTCPeerConnection} createPeer @param {ConnectionHandlers} handlers */
   constructor(createPeer, handlers) {
@@ -226,6 +226,7 @@ export class Connection {
     if (packets >= 0 && packets !== this.#packets) {
       this.#silent = 0;
       this.#restarts = 0;
+      this.#restartedAt = -Infinity; // it did what it was for
       this.#setBroken(false);
     } else {
       this.#silent += 1;

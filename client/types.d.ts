@@ -79,6 +79,7 @@ export interface Participant {
   readonly screen: Publication | null;
 }
 
+/** Who is there when `join` is done is in `room.participants`; events tell what changes afterwards. */
 export interface RoomEventMap {
   participantjoined: CustomEvent<{ participant: Participant }>;
   /** `reason`: `bye`, `silent`, … */

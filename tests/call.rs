@@ -355,3 +355,53 @@ fn sound_levels_and_nothing_else_of_the_extensions_arrive() {
     let stream = of_kind(&mut sim, 1, Kind::Audio).remove(0);
     stream.assert_complete();
 }
+
+#[test]
+fn nothing_of_a_muted_person_reaches_a_newcomer() {
+    let mut sim = call(14, &[Shape::default(), WATCHER]);
+    sim.run_for(s(1));
+    // A keyframe that is young enough to be repeated, and then silence.
+    sim.media(0).source("1", 0).keyframe_wanted = true;
+    sim.run_for(ms(60));
+    for at in 0..2 {
+        let publication = sim.server.members[0].publications[at].publication;
+        let now = sim.now;
+        sim.server.command(now, 0, |participant, epoch| Command::Mute {
+            participant,
+            epoch,
+            publication,
+            muted: true,
+        });
+    }
+    let newcomer = sim.raw_caller(1, &WATCHER);
+    sim.connect();
+    sim.run_for(s(2));
+    assert!(sim.media(newcomer).streams().is_empty());
+    finish(&mut sim);
+}
+
+#[test]
+fn the_first_packet_of_a_voice_in_a_slot_carries_the_marker() {
+    let mut sim = call(15, &[Shape::default(), WATCHER]);
+    sim.run_for(s(1));
+    finish(&mut sim);
+    let sound = of_kind(&mut sim, 1, Kind::Audio).remove(0);
+    assert!(sound.packets[0].marker);
+    assert!(sound.packets[1..].iter().all(|packet| !packet.marker));
+}
+
+#[test]
+fn a_sender_report_comes_with_the_first_packet_of_a_binding() {
+    let mut sim = call(16, &[Shape::default(), WATCHER]);
+    sim.run_for(ms(600));
+    for slot in sim.media(1).slots.clone() {
+        let Some(first) = sim.media(1).received.get(&slot.ssrc).map(|arrivals| arrivals[0].at) else {
+            continue;
+        };
+        let report = sim.media(1).reports.iter().find_map(|(at, report)| match report {
+            Report::Sender { ssrc, .. } if *ssrc == slot.ssrc => Some(*at),
+            _ => None,
+        });
+        assert_eq!(report, Some(first), "{:?}", slot.kind);
+    }
+}

@@ -19,6 +19,12 @@ mod ice_restart;
 /// Loss, copies and detours in both directions, padding and probes.
 mod loss;
 
+/// Strangers and hostile participants.
+mod malformed;
+
+/// What one participant can make the server spend.
+mod limits;
+
 /// Encodings of one picture, and slots that pass from one to another.
 mod simulcast;
 
@@ -28,5 +34,11 @@ mod allocation;
 /// Who may use whom, read off the source.
 mod layers;
 
+/// Every parser, and whole calls, over corpus and seeded mutation.
+mod fuzz;
+
 /// What the documents say of the tree.
 mod docs;
+
+/// The fuzzed functions' shells for libFuzzer.
+mod shells;

@@ -250,11 +250,12 @@ impl Publication {
 }
 
 impl Layer {
-    /// A keyframe that came so short a time ago that its followers are worth sending, too: its first packet and
-    /// its arrival.
+    /// A keyframe that came so short a time ago that its followers are worth sending, too: the number of
+    /// its first packet.
     #[must_use]
-    pub fn opening(&self, now: Instant, within: Duration) -> Option<(u64, Instant)> {
-        self.opening.filter(|(_, at)| now.saturating_duration_since(*at) <= within)
+    pub fn opening(&self, now: Instant, within: Duration) -> Option<u64> {
+        let (sequence, _) = self.opening.filter(|(_, at)| now.saturating_duration_since(*at) <= within)?;
+        Some(sequence)
     }
 
     /// The layer's bitstream begins anew: nothing that was kept may be sent for a number of the new one.
@@ -346,5 +347,61 @@ mod tests {
         let (after, restarted) = numbering.unwrap(40_001).expect("the second one is");
         assert!(restarted);
         assert!(after > before + 65_536);
+    }
+
+    fn video() -> Publication {
+        let section = SendingSection {
+            mid: "1".parse().expect("a mid"),
+            kind: Kind::Video,
+            payload_type: 96,
+            rtx_payload_type: None,
+            extensions: crate::rtp::extension::ExtensionIds::default(),
+            rids: Vec::new(),
+            ssrcs: Vec::new(),
+            nack: true,
+        };
+        Publication::new(ParticipantKey::default(), &section)
+    }
+
+    fn receive(publication: &mut Publication, sequence: u16, keyframe: bool, now: Instant) {
+        let packet = [0x80, 96, (sequence >> 8) as u8, sequence as u8, 0, 0, 0, 0, 0, 0, 0, 1];
+        let header = Header::parse(&packet).expect("a header");
+        let payload = [0x10, u8::from(!keyframe), 0, 0, 0x9d, 0x01, 0x2a, 64, 1, 180, 0];
+        // What is dropped, is dropped.
+        let _ = publication.handle_packet(0, &header, &Received::default(), &payload, true, now);
+    }
+
+    fn opening(publication: &Publication, now: Instant) -> Option<u16> {
+        let within = Duration::from_millis(500);
+        publication.layers[0].opening(now, within).map(|sequence| sequence as u16)
+    }
+
+    #[test]
+    fn the_youngest_keyframe_opens_until_it_is_old_or_of_another_time() {
+        let now = Instant::now();
+        let published = |id| Published { id: PublicationId(id), source: Source::Camera, muted: false };
+        let mut publication = video();
+        publication.set_published(Some(published(1)));
+        receive(&mut publication, 10, true, now);
+        receive(&mut publication, 12, true, now);
+        receive(&mut publication, 13, false, now);
+        receive(&mut publication, 11, true, now);
+        assert_eq!(opening(&publication, now + Duration::from_millis(500)), Some(12));
+        assert_eq!(opening(&publication, now + Duration::from_millis(501)), None, "too much has followed");
+
+        publication.set_muted(true);
+        receive(&mut publication, 14, true, now);
+        publication.set_muted(false);
+        assert_eq!(opening(&publication, now), None, "from before or while it was muted");
+
+        receive(&mut publication, 15, true, now);
+        publication.set_published(None);
+        publication.set_published(Some(published(2)));
+        assert_eq!(opening(&publication, now), None, "of what was published there before");
+
+        receive(&mut publication, 16, true, now);
+        receive(&mut publication, 40_000, false, now);
+        receive(&mut publication, 40_001, false, now);
+        assert_eq!(opening(&publication, now), None, "of another numbering");
     }
 }

@@ -125,6 +125,16 @@ impl<K: Copy + Eq + Hash> Demux<K> {
         }
     }
 
+    /// Makes an address the youngest of `key`'s, if it has it: the one in use must not be forgotten for others.
+    pub fn keep(&mut self, remote: SocketAddr, key: K) {
+        if let Some(owned) = self.owned.get_mut(&key)
+            && let Some(at) = owned.addresses.iter().position(|address| *address == remote)
+        {
+            owned.addresses.remove(at);
+            owned.addresses.push_back(remote);
+        }
+    }
+
     /// How many addresses are known, of all keys.
     #[must_use]
     pub fn addresses(&self) -> usize {
@@ -185,6 +195,21 @@ mod tests {
         assert_eq!(demux.by_address(address(999)), Some(7));
         assert_eq!(demux.by_address(address(100)), None);
         assert_eq!(demux.by_address(address(1)), Some(9), "another's are not touched");
+    }
+
+    #[test]
+    fn an_address_that_is_kept_outlives_others() {
+        let mut demux = Demux::new();
+        demux.point(address(1), 7);
+        demux.point(address(2), 9);
+        for port in 100..1000 {
+            demux.keep(address(1), 7);
+            demux.keep(address(2), 7);
+            demux.point(address(port), 7);
+        }
+        assert_eq!(demux.by_address(address(1)), Some(7));
+        assert_eq!(demux.by_address(address(2)), Some(9), "another's is not taken");
+        assert_eq!(demux.addresses(), MAX_ADDRESSES + 1);
     }
 
     #[test]

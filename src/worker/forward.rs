@@ -166,10 +166,10 @@ fn begin_from_history(
     outlet: &mut dyn Outlet,
 ) -> Option<(u8, u64)> {
     let layer = awaits(member, route, source)?;
-    let (sequence, came) = source.publication.layers[usize::from(layer)].opening(source.now, OPENS_FOR)?;
-    if !member.media.slots[usize::from(route.slot)].may_open_with(came) {
+    if !member.media.slots[usize::from(route.slot)].opens_from_history() {
         return None;
     }
+    let sequence = source.publication.layers[usize::from(layer)].opening(source.now, OPENS_FOR)?;
     let first = Fresh { layer, sequence, padding: false, keyframe: true };
     forward_packet(member, route, first, 0, source, traffic, batch, outlet).ok()?;
     Some((layer, catch_up(member, route, first, source, traffic, batch, outlet)))
@@ -233,7 +233,8 @@ fn forward_packet(
     let pair = member.transport.pair().ok_or(Reason::NotConnected)?;
     let sealer = member.transport.sealer().ok_or(Reason::NotConnected)?;
     let header = Outgoing {
-        marker: packet.marker,
+        // RFC 3551 §4.1: the first packet after a silence, which a new voice is for the slot, may be played later.
+        marker: packet.marker || (admitted.begins && publication.kind == Kind::Audio),
         padding: padding > 0 || fresh.padding,
         payload_type: slot.section.payload_type,
         sequence: admitted.rewritten.sequence as u16,

@@ -67,7 +67,12 @@ impl Worker {
                     worker.traffic.sent(1, answer.len as u64);
                     match answer.refused {
                         Some(reason) => result = Err(reason),
-                        None => worker.demux.point(pair.remote, key),
+                        None => {
+                            if let Some(present) = member.transport.pair() {
+                                worker.demux.keep(present.remote, key);
+                            }
+                            worker.demux.point(pair.remote, key);
+                        }
                     }
                     worker.drive_transport(now, key, batch, outlet);
                 }
@@ -136,10 +141,14 @@ fn next_duty(publication: &Publication, layer: u8, round_trip: Duration) -> Opti
     publication.layers[usize::from(layer)].nack.poll_timeout(round_trip)
 }
 
+/// The largest datagram that is sent, whatever a publisher sends: what fits IPv6's smallest MTU (1280 bytes with its
+/// headers), and so every path. Browsers' packets stay below with all that is added to them.
+pub(super) const LARGEST_DATAGRAM: usize = 1232;
+
 /// Room for one datagram, made by sending what is there if need be.
 pub(super) fn forward_space<'a>(batch: &'a mut SendBatch, outlet: &mut dyn Outlet) -> &'a mut [u8] {
     if batch.space().is_none() {
         outlet.flush(batch);
     }
-    batch.space().unwrap_or_default()
+    batch.space().and_then(|space| space.get_mut(..LARGEST_DATAGRAM)).unwrap_or_default()
 }

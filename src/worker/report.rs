@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use slotmap::SlotMap;
 
 use super::member::Member;
-use super::receive::forward_space;
+use super::receive::{LARGEST_DATAGRAM, forward_space};
 use super::{Outlet, Worker};
 use crate::id::{CNAME, Ssrc};
 use crate::net::SendBatch;
@@ -237,5 +237,5 @@ fn seal_rtcp(
     sealer.seal_rtcp(out, len).ok()
 }
 
-/// An RTCP datagram with its protection stays below the path's assumed limit of 1232 bytes.
-const LARGEST_RTCP: usize = 1232 - SRTCP_OVERHEAD;
+/// What is left of a datagram for plain RTCP.
+const LARGEST_RTCP: usize = LARGEST_DATAGRAM - SRTCP_OVERHEAD;

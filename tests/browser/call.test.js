@@ -83,18 +83,47 @@ own.test('two rooms at once stay apart', async (call) => {
   }
 });
 
-own.test('three layers of a larger picture: each receiver gets the size that he shows', async (call) => {
-  const shows = await call.join('chromium', { track: { width: 1280, height: 720 }, picture: { fps: 15 } });
-  const large = await call.join('chromium', { picture: false, tone: false, track: { width: 1280, height: 720 }, viewport: { width: 1320, height: 800 } });
-  const small = await call.join('firefox', { picture: false, tone: false, track: { width: 240, height: 135 } });
-  const width = (member) => async () => {
-    const look = await member.look(shows);
-    return { ok: look.member === shows.number && look.width === (member === large ? 1280 : 320), ...look };
-  };
-  // The top layer takes the encoder some seconds on a busy machine.
-  await until('the large window gets the large picture', width(large), { ceiling: 40_000 });
-  await until('the small one gets the small picture', width(small), { ceiling: 40_000 });
-  // The section of the screen has encodings too, and may send probes although nothing is on it.
-  const sent = (await shows.outbound()).filter(({ kind, rid, active, framesEncoded }) => kind === 'video' && rid && active && framesEncoded > 0);
-  assert.deepEqual(sent.map(({ rid, frameWidth }) => `${rid} ${frameWidth}`).sort(), ['f 1280', 'h 640', 'q 320']);
+for (const kind of ['chromium', 'firefox']) {
+  own.test(`three layers of ${kind}'s larger picture: each receiver gets the size that he shows`, async (call) => {
+    const shows = await call.join(kind, { track: { width: 1280, height: 720 }, picture: { fps: 10 } });
+    const other = kind === 'chromium' ? 'firefox' : 'chromium';
+    const one = await call.join('chromium', { picture: false, tone: false, track: { width: 1280, height: 720 }, viewport: { width: 1320, height: 800 } });
+    const two = await call.join(other, { picture: false, tone: false, track: { width: 240, height: 135 } });
+    const gets = (member, width) => until(`${member} gets the picture that is ${width} wide`, async () => {
+      const look = await member.look(shows);
+      return { ok: look.member === shows.number && look.width === width, ...look };
+    }, { ceiling: 40_000 }); // the top layer takes the encoder some seconds on a busy machine
+    await gets(one, 1280);
+    await gets(two, 320);
+    // The section of the screen has encodings too, and may send probes although nothing is on it.
+    const sent = (await shows.outbound()).filter(({ kind: what, rid, active, framesEncoded }) => what === 'video' && rid && active !== false && framesEncoded > 0);
+    assert.deepEqual(sent.map(({ rid, frameWidth }) => `${rid} ${frameWidth}`).sort(), ['f 1280', 'h 640', 'q 320']);
+
+    // The wish changes: each follows his own, nobody the other's.
+    await two.show(shows, 640, 360);
+    await gets(two, 640);
+    await one.show(shows, 200, 112);
+    await gets(one, 320);
+    await gets(two, 640);
+    await two.show(shows, 1280, 720);
+    await gets(two, 1280);
+    await gets(one, 320);
+    assert.equal((await one.sees(shows)).member, shows.number);
+  });
+}
+
+own.test('what nobody looks at is not sent to him, and comes back when he looks', async (call) => {
+  const shows = await call.join('chromium');
+  const looks = await call.join('firefox', { picture: false });
+  await looks.sees(shows);
+  await looks.show(shows, 0, 0);
+  const packets = async () => (await looks.inbound()).filter(({ kind }) => kind === 'video').reduce((sum, { packetsReceived }) => sum + packetsReceived, 0);
+  await until('no more packets of the picture arrive', async () => {
+    const before = await packets();
+    await observeFor(1000);
+    return await packets() === before;
+  });
+  assert.deepEqual((await looks.hears(shows)).members, [shows.number], 'the sound goes on');
+  await looks.show(shows, 320, 180);
+  await looks.seesMore(shows);
 });

@@ -33,7 +33,7 @@ const scene = (page) => page.evaluate(() => {
   return { view, tiles, state: document.getElementById('state')?.textContent, notice: visible('notice') ? document.getElementById('notice').textContent : '',
     problem: visible('lobby-error') ? document.getElementById('lobby-error').textContent : '',
     note: document.getElementById('preview-note')?.textContent,
-    microphone: pressed('microphone'), camera: pressed('camera'), previewMicrophone: pressed('preview-microphone'), title: document.title,
+    microphone: pressed('microphone'), camera: pressed('camera'), previewMicrophone: pressed('preview-microphone'), previewCamera: pressed('preview-camera'), title: document.title,
     wide: document.documentElement.scrollWidth > window.innerWidth };
 });
 
@@ -124,18 +124,13 @@ own.test('who refuses microphone and camera is told so and joins all the same', 
 
 own.test('a telephone and a desk, light and dark: everything fits', async (call) => {
   const directory = directoryOf('pictures');
-  const others = [];
-  for (const [browser, name] of [['chromium', 'Ann'], ['firefox', 'Ben'], ['chromium', 'Cem']]) {
-    const page = await arrive(own.browsers[browser], call.room, name);
-    await enter(page);
-    others.push(name);
-  }
-  const page = await arrive(own.browsers.chromium, call.room, 'Dora with a rather long name of her own');
+  const long = 'Dora with a rather long name of her own';
+  const page = await arrive(own.browsers.chromium, call.room, long);
   const sizes = { phone: { width: 390, height: 844 }, desk: { width: 1280, height: 800 } };
-  const pictures = async (what) => {
+  const pictures = async (what, schemes = { phone: ['light', 'dark'], desk: ['light', 'dark'] }) => {
     for (const [device, size] of Object.entries(sizes)) {
       await page.resize(size);
-      for (const scheme of ['light', 'dark']) {
+      for (const scheme of schemes[device]) {
         await page.prefer(scheme);
         await page.screenshot(join(directory, `${what}-${device}-${scheme}.png`));
       }
@@ -147,15 +142,112 @@ own.test('a telephone and a desk, light and dark: everything fits', async (call)
       }
     }
   };
+  const one = { phone: ['light'], desk: ['dark'] };
   await until('the devices are open', async () => (await scene(page)).previewMicrophone === 'true');
   await pictures('lobby');
   await enter(page);
-  await shows(page, [...others, 'Dora with a rather long name of her own']);
-  await pictures('call');
+  await shows(page, [long]);
+  await pictures('alone', one);
+
+  const others = [];
+  for (const [browser, name] of [['chromium', 'Ann'], ['firefox', 'Ben'], ['chromium', 'Cem']]) {
+    const other = await arrive(own.browsers[browser], call.room, name);
+    await enter(other);
+    others.push({ name, page: other });
+    await shows(page, [long, ...others.map((one) => one.name)]);
+    if (others.length < 3) await pictures(`call-of-${others.length + 1}`, one);
+  }
+  await pictures('call-of-4');
+  await others[0].page.click('#camera');
+  await others[1].page.click('#microphone');
+  await page.click('#microphone');
+  await page.click('#camera');
+  await until('two pictures are left, and two are muted', async () => {
+    const { tiles } = await scene(page);
+    return { ok: tiles.filter(({ picture }) => picture).length === 2 && tiles.filter(({ muted }) => muted).length === 2, tiles };
+  });
+  await pictures('switched-off');
   await page.click('#leave');
   await until('it has left', async () => (await scene(page)).view === 'left');
-  await pictures('left');
+  await pictures('left', one);
   call.say(`pictures in ${directory}`);
+});
+
+own.test('the keyboard is enough', async (call) => {
+  for (const browser of [own.browsers.chromium, own.browsers.firefox]) {
+    const page = await browser.open(`${own.origin}/?room=${call.room}`, { name: `keys-${browser.kind}` });
+    const { keyboard } = page.driver;
+    const focused = () => page.evaluate(() => {
+      const { outlineStyle, outlineWidth } = getComputedStyle(document.activeElement);
+      return { id: document.activeElement.id, ring: outlineStyle !== 'none' && parseFloat(outlineWidth) >= 2 };
+    });
+    /** Forwards or backwards: past the last button Firefox goes on in its own windows' buttons. */
+    const tabTo = async (id, backwards = false) => {
+      if (backwards) await keyboard.down('Shift');
+      for (let presses = 0; presses < 8 && (await focused()).id !== id; presses += 1) await keyboard.press('Tab');
+      if (backwards) await keyboard.up('Shift');
+      assert.deepEqual(await focused(), { id, ring: true }, `#${id} is reached by the tabulator, and one sees it, in ${page}`);
+    };
+    const becomes = (what, fits) => until(`${what} in ${page}`, async () => {
+      const seen = await scene(page);
+      return { ok: fits(seen), ...seen };
+    });
+
+    await becomes('the devices are open', ({ previewMicrophone }) => previewMicrophone === 'true');
+    assert.equal((await focused()).id, 'name', 'who has no name yet can type it at once');
+    await keyboard.type('Kay');
+    await tabTo('preview-camera', true);
+    await keyboard.press(' ');
+    await becomes('the camera is off', ({ previewCamera }) => previewCamera === 'false');
+    await keyboard.press(' ');
+    await becomes('and on again, with the focus where it was', ({ previewCamera }) => previewCamera === 'true');
+    await tabTo('join');
+    await keyboard.press('Enter');
+    await becomes('the call', ({ view, tiles }) => view === 'call' && tiles.some(({ name, picture }) => name === 'Kay' && picture));
+    await tabTo('microphone');
+    await keyboard.press(' ');
+    await becomes('the microphone is off', ({ microphone }) => microphone === 'false');
+    await tabTo('camera');
+    await keyboard.press(' ');
+    await becomes('the camera is off', ({ camera }) => camera === 'false');
+    await keyboard.press(' ');
+    await becomes('and on', ({ camera }) => camera === 'true');
+    await tabTo('copy', true);
+    await tabTo('leave');
+    await keyboard.press('Enter');
+    await becomes('the call is left', ({ view }) => view === 'left');
+    await tabTo('rejoin');
+    await keyboard.press('Enter');
+    await becomes('the lobby', ({ view }) => view === 'lobby');
+    await tabTo('join');
+    await keyboard.press('Enter');
+    await becomes('the call again', ({ view }) => view === 'call');
+    await page.close();
+  }
+});
+
+own.test('who joins while the browser is still asking for the devices gets them when it is done', async (call) => {
+  const ann = await arrive(own.browsers.chromium, call.room, 'Ann');
+  await enter(ann);
+  const page = await own.browsers.chromium.open(null, { name: 'hesitant' });
+  await page.driver.addInitScript(() => {
+    const native = navigator.mediaDevices.getUserMedia;
+    const asked = new Promise((done) => { window.allow = done; });
+    navigator.mediaDevices.getUserMedia = async (wish) => {
+      await asked;
+      return native.call(navigator.mediaDevices, wish);
+    };
+  });
+  await page.goto(`${own.origin}/?room=${call.room}`);
+  await page.type('#name', 'Hal');
+  const seen = await enter(page);
+  assert.deepEqual([seen.microphone, seen.camera], ['false', 'false']);
+  await page.evaluate(() => window.allow());
+  await shows(ann, ['Ann', 'Hal']);
+  await until('his microphone is on, too', async () => (await scene(page)).microphone === 'true');
+  await page.click('#leave');
+  await until('he has left', async () => (await scene(page)).view === 'left');
+  assert.ok(await page.evaluate(() => window.instruments.captured.every(({ readyState }) => readyState === 'ended')), 'all devices are closed');
 });
 
 own.test('a call on a page that is closed by going elsewhere ends at once', async (call) => {

@@ -2,6 +2,8 @@
 
 import assert from 'node:assert/strict';
 
+import { firefox } from './support/browsers.js';
+import { Member } from './support/member.js';
 import { suite } from './support/suite.js';
 import { observeFor, until } from './support/wait.js';
 
@@ -72,15 +74,40 @@ for (const kind of ['chromium', 'firefox']) {
   });
 }
 
-own.test('a renderer dies without a word: its sockets are closed for it, and its member is gone at once', async (call) => {
+own.test("Chromium's renderer dies: the browser says goodbye for it, and its member is gone at once", async (call) => {
   const other = await call.join('chromium');
   const member = await call.join('chromium');
   await other.sees(member);
   const start = performance.now();
-  // No page can say goodbye now; the browser closes its WebSocket as "going away".
   await member.page.kill();
-  await other.meets([]);
+  await other.meets([], { ceiling: 5000 });
   call.say(`gone after ${Math.round(performance.now() - start)} ms`);
+});
+
+own.test('a browser dies without a word: its member is away after 8 s and gone after 30 s', async (call, t) => {
+  const doomed = await firefox();
+  t.after(() => doomed.close().catch(() => {}));
+  const other = await call.join('chromium');
+  const member = await Member.join(doomed, { origin: own.origin, room: call.room, number: 1 });
+  await other.sees(member);
+  await member.sees(other);
+  process.kill(doomed.pid, 'SIGKILL');
+  const start = performance.now();
+  const presence = async () => {
+    const { participants } = await other.report();
+    return participants.find(({ name }) => name === 'member 1');
+  };
+  await until('the other sees him as away, or gone', async () => {
+    const found = await presence();
+    return !found || found.away;
+  });
+  const away = performance.now() - start;
+  await other.meets([], { ceiling: 45_000 });
+  const gone = performance.now() - start;
+  call.say(`away after ${Math.round(away / 100) / 10} s, gone after ${Math.round(gone / 100) / 10} s`);
+  // The last packet, and the turn of the wheel that looks for it, are up to a second off.
+  assert.ok(away > 7000 && away < 10_000, `away after ${Math.round(away)} ms`);
+  assert.ok(gone > 28_000 && gone < 33_000, `gone after ${Math.round(gone)} ms`);
 });
 
 own.test('the server process sleeps for ten seconds and the call comes back', async (call) => {

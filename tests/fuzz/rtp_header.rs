@@ -4,8 +4,14 @@ use motet::rtp::extension::{ExtensionIds, Outgoing};
 use motet::rtp::header::{FIXED_LEN, Header, padding_len};
 
 /// What Chromium's offers negotiate.
-const IDS: ExtensionIds =
-    ExtensionIds { mid: 4, rid: 10, repaired_rid: 11, transport_cc: 3, audio_level: 1, video_orientation: 13 };
+const IDS: ExtensionIds = ExtensionIds {
+    mid: 4,
+    rid: 10,
+    repaired_rid: 11,
+    transport_cc: 3,
+    audio_level: 1,
+    video_orientation: 13,
+};
 
 /// A parsed header stays within the datagram, and what it says survives being written and parsed again.
 pub fn fuzz_rtp_header(data: &[u8]) {

@@ -377,6 +377,8 @@ pub struct MediaEnd {
     pub slots: Vec<SlotInfo>,
     /// By SSRC, in order of arrival, retransmissions under the source that they repair.
     pub received: BTreeMap<u32, Vec<Arrival>>,
+    /// Publications whose packets are not judged, because a liar sends them.
+    pub ignored: Vec<u32>,
     /// What did not come, by SSRC.
     pub missing: BTreeMap<u32, Missing>,
     pub reports: Vec<(Instant, Report)>,
@@ -429,6 +431,9 @@ impl MediaEnd {
     /// A packet of a slot came.
     pub fn receive(&mut self, arrival: Arrival) {
         let ssrc = arrival.header.ssrc;
+        if arrival.header.csrc.iter().any(|publication| self.ignored.contains(publication)) {
+            return;
+        }
         self.missing.entry(ssrc).or_default().take(arrival.at, arrival.header.sequence_number);
         self.received.entry(ssrc).or_default().push(arrival);
     }

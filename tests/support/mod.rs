@@ -61,6 +61,8 @@ pub struct Sim {
     pub network: Network,
     pub server: Server,
     pub clients: Vec<Box<dyn Peer>>,
+    /// Datagrams on their way to the server, for tests that copy or spoil them; kept while it is `Some`.
+    pub captured: Option<Vec<(SocketAddr, Vec<u8>)>>,
 }
 
 impl Sim {
@@ -72,7 +74,7 @@ impl Sim {
         let start = Instant::now();
         let server = Server::new(start, settings);
         let network = Network::new(seed, server.address);
-        Self { now: start, start, network, server, clients: Vec::new() }
+        Self { now: start, start, network, server, clients: Vec::new(), captured: None }
     }
 
     pub fn elapsed(&self) -> Duration {
@@ -187,6 +189,17 @@ impl Sim {
         self.network.set_down(client, down);
     }
 
+    /// Bytes arrive at the server from anywhere. What the server has to say to that address at once.
+    pub fn inject(&mut self, from: SocketAddr, bytes: &[u8]) -> Vec<Vec<u8>> {
+        self.server.handle_datagram(self.now, from, bytes);
+        let sent = self.server.turn(self.now);
+        let (answers, rest): (Vec<_>, Vec<_>) = sent.into_iter().partition(|(pair, _)| pair.remote == from);
+        for (pair, bytes) in rest {
+            self.network.send_down(self.now, pair.remote, bytes);
+        }
+        answers.into_iter().map(|(_, bytes)| bytes).collect()
+    }
+
     pub fn run_for(&mut self, duration: Duration) {
         let end = self.now + duration;
         while self.step(end) {}
@@ -227,7 +240,12 @@ impl Sim {
         self.now = next;
         while let Some(datagram) = self.network.arrive(self.now) {
             match datagram.receiver {
-                End::Server => self.server.handle_datagram(self.now, datagram.from, &datagram.bytes),
+                End::Server => {
+                    if let Some(captured) = &mut self.captured {
+                        captured.push((datagram.from, datagram.bytes.clone()));
+                    }
+                    self.server.handle_datagram(self.now, datagram.from, &datagram.bytes);
+                }
                 End::Client(client) => {
                     let peer = &mut self.clients[client];
                     peer.media().heard.push(self.now);

@@ -33,6 +33,9 @@ const CHROMIUM_FLAGS = [
   '--disable-sync', '--autoplay-policy=no-user-gesture-required',
 ];
 
+/** Frames per second of made-up cameras. */
+const DEVICE_FPS = 10;
+
 const FIREFOX_PREFERENCES = {
   // Sound without a gesture; nobody can click here.
   'media.autoplay.default': 0,
@@ -119,7 +122,7 @@ class Page {
   }
 
   screenshot(path) {
-    return this.#page.screenshot({ path, timeout: 5000 });
+    return this.#page.screenshot({ path, timeout: 20_000 });
   }
 
   /** The window is closed as a person would: the page's own pagehide handlers run. */
@@ -190,7 +193,8 @@ export async function chromium({ devices = false, realAddresses = false } = {}) 
   present(CHROMIUM, 'Chromium');
   const { chromium: driver } = await import('playwright-core');
   const flags = [...CHROMIUM_FLAGS];
-  if (devices) flags.push('--use-fake-device-for-media-stream');
+  // 720p of four members in three layers each are more than two cores can encode at 30 frames.
+  if (devices) flags.push(`--use-fake-device-for-media-stream=fps=${DEVICE_FPS}`);
   // The blank page is answered by the test itself, so Chromium does not know that it belongs to this machine, and would
   // not let it talk to the server here.
   const off = ['LocalNetworkAccessChecks', 'LocalNetworkAccessChecksWebSockets', 'LocalNetworkAccessChecksWebRTC'];
@@ -215,7 +219,8 @@ export async function firefox({ devices = false, realAddresses = false, deny = [
   present(FIREFOX, 'Firefox');
   const { default: driver } = await import('puppeteer-core');
   const preferences = { ...FIREFOX_PREFERENCES };
-  if (devices) Object.assign(preferences, { 'media.navigator.streams.fake': true, 'media.navigator.permission.disabled': deny.length === 0 });
+  if (devices) Object.assign(preferences, { 'media.navigator.streams.fake': true, 'media.navigator.permission.disabled': deny.length === 0,
+    'media.navigator.video.default_fps': DEVICE_FPS });
   for (const device of deny) preferences[`permissions.default.${device}`] = 2;
   if (realAddresses) preferences['media.peerconnection.ice.obfuscate_host_addresses'] = false;
   const browser = await driver.launch({ browser: 'firefox', executablePath: FIREFOX, headless: true, extraPrefsFirefox: preferences,

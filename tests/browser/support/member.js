@@ -72,6 +72,16 @@ async function enter({ room: id, number, picture, tone, devices, track }) {
 
   window.member = {
     room, events, number,
+    /** How large a picture is shown; not at all: detached. */
+    size: (shownKey, width, height) => {
+      for (const [id, { key, video }] of elements) {
+        if (key !== shownKey) continue;
+        const publication = [...room.participants.values()].map(({ publications }) => publications.get(id)).find(Boolean);
+        if (!width) publication.detach(video);
+        else publication.attach(video);
+        Object.assign(video.style, { width: `${width}px`, height: `${height}px` });
+      }
+    },
     report: () => ({
       state: room.state, total: room.total, number, id: room.me?.id,
       camera: room.camera.state, microphone: room.microphone.state,
@@ -139,6 +149,11 @@ export class Member {
 
   mark(other) {
     return this.page.instrument('mark', `camera:${other.number ?? other}`);
+  }
+
+  /** Shows `other`'s picture at another size; 0: not at all. */
+  show(other, width, height) {
+    return this.page.evaluate(([key, w, h]) => window.member.size(key, w, h), [`camera:${other.number ?? other}`, width, height]);
   }
 
   inbound() {

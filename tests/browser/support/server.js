@@ -1,7 +1,7 @@
 // The server under test: the debug binary, started on free ports and stopped by its process id.
 
 import { spawn } from 'node:child_process';
-import { existsSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -72,6 +72,15 @@ export async function startServer({ advertise, udp = 0, flags = [], env = {} } =
     pid: child.pid,
     args,
     log: () => log.text,
+    /** Seconds of processor time that it has used so far (proc(5): utime and stime, in ticks of 10 ms); 0 when it is gone. */
+    cpu() {
+      try {
+        const fields = readFileSync(`/proc/${child.pid}/stat`, 'utf8').replace(/^.*\) /s, '').split(' ');
+        return (Number(fields[11]) + Number(fields[12])) / 100;
+      } catch {
+        return 0;
+      }
+    },
     get ended() { return end ?? null; },
     /** Stops it as an operator would; after 5 s it is ended. */
     async stop() {

@@ -83,11 +83,16 @@ export function suite({ browsers = ['chromium', 'firefox'], relay = false, devic
       say: (text) => t.diagnostic(text),
     };
     const logged = own.server.log().length;
+    const start = performance.now();
+    const cpuBefore = own.server.cpu();
     try {
       await body(call, t);
+      const cpu = own.server.cpu() - cpuBefore;
+      t.diagnostic(`server: ${cpu.toFixed(1)} s of a processor in ${((performance.now() - start) / 1000).toFixed(1)} s`);
       if (own.server.ended) throw new Error(`the server ended: ${JSON.stringify(own.server.ended)}`);
-      const panics = own.server.log().slice(logged).split('\n').filter((line) => /panicked at/.test(line));
-      if (panics.length > 0) throw new Error(`the server panicked:\n${panics.join('\n')}`);
+      // Nothing that happens in these tests is worth a warning to an operator, least of all a panic.
+      const complaints = own.server.log().slice(logged).split('\n').filter((line) => / (WARN|ERROR) |panicked at/.test(line));
+      if (complaints.length > 0) throw new Error(`the server complained:\n${complaints.join('\n')}`);
     } catch (error) {
       t.diagnostic(`kept in ${await keep(name, error, { browsers: Object.values(own.browsers), server: own.server, proxy: own.proxy })}`);
       throw error;
