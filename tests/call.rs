@@ -239,6 +239,20 @@ fn the_first_receiver_report_comes_within_a_tenth_of_a_second() {
     }
 }
 
+#[test]
+fn reports_to_a_viewer_leave_with_its_media() {
+    let mut sim = call(12, &[Shape::default(), WATCHER]);
+    sim.run_for(s(3));
+    let settled = sim.now;
+    sim.run_for(s(5));
+    let viewer = sim.media(1);
+    let reports: Vec<_> = viewer.reports.iter().map(|(at, _)| *at).filter(|at| *at > settled).collect();
+    let media: Vec<_> = viewer.received.values().flatten().map(|packet| packet.at).collect();
+    assert!(reports.len() >= 10, "at least twice a second: {}", reports.len());
+    let alone = reports.iter().filter(|at| !media.contains(at)).count();
+    assert_eq!(alone, 0, "of {}", reports.len());
+}
+
 /// Where a slot's packets and sender reports stand: NTP time in ns against RTP ticks in ns.
 fn clock_offsets(sim: &mut Sim, client: usize, ssrc: u32, rate: i64) -> Vec<i64> {
     let reports = &sim.media(client).reports;

@@ -209,3 +209,88 @@ impl SendingSection {
 fn new_slot(section: &ReceiveSection) -> Slot {
     Slot::new(section.clone(), rand::random(), rand::random())
 }
+
+#[cfg(test)]
+mod tests {
+    use slotmap::SlotMap;
+
+    use super::*;
+    use crate::id::{Mid, Rid};
+    use crate::room::Kind;
+
+    /// A microphone `0` and a camera `1` with two encodings.
+    fn participant() -> Participant {
+        let mut publications = SlotMap::<PublicationKey, ()>::with_key();
+        let mut participant = Participant::new(&Media::default(), Want::default());
+        let section = |mid: &[u8], kind, payload_type, rids: &[&[u8]]| SendingSection {
+            mid: Mid::new(mid).expect("a mid"),
+            kind,
+            payload_type,
+            rtx_payload_type: (kind == Kind::Video).then_some(97),
+            extensions: ExtensionIds::default(),
+            rids: rids.iter().filter_map(|rid| Rid::new(rid)).collect(),
+            ssrcs: Vec::new(),
+            nack: true,
+        };
+        participant.add_section(section(b"0", Kind::Audio, 111, &[]), publications.insert(()));
+        participant.add_section(section(b"1", Kind::Video, 96, &[b"f", b"h"]), publications.insert(()));
+        participant
+    }
+
+    fn latch(
+        participant: &mut Participant,
+        ssrc: u32,
+        payload_type: u8,
+        names: Received,
+    ) -> Result<u8, Reason> {
+        let mut packet = [0; 12];
+        (packet[0], packet[1]) = (0x80, payload_type);
+        packet[8..].copy_from_slice(&ssrc.to_be_bytes());
+        let header = Header::parse(&packet).expect("well-formed");
+        participant.latch(&header, &names).map(|stream| stream.section * 10 + stream.layer)
+    }
+
+    fn names(mid: &[u8], rid: &[u8], repaired: &[u8]) -> Received {
+        Received {
+            mid: Mid::new(mid),
+            rid: Rid::new(rid),
+            repaired_rid: Rid::new(repaired),
+            ..Received::default()
+        }
+    }
+
+    #[test]
+    fn a_source_stays_what_its_first_packet_said() {
+        let mut participant = participant();
+        assert_eq!(latch(&mut participant, 1, 96, names(b"1", b"h", b"")), Ok(11));
+        assert_eq!(latch(&mut participant, 2, 97, names(b"1", b"", b"f")), Ok(10));
+        for (ssrc, payload_type, place) in [(1, 96, 11), (2, 97, 10)] {
+            assert_eq!(
+                latch(&mut participant, ssrc, payload_type, Received::default()),
+                Ok(place),
+                "without names"
+            );
+        }
+        let conflict = Err(Reason::StreamConflict);
+        assert_eq!(latch(&mut participant, 1, 96, names(b"0", b"", b"")), conflict, "another section");
+        assert_eq!(latch(&mut participant, 1, 97, Received::default()), conflict, "media turns into repairs");
+        assert_eq!(
+            latch(&mut participant, 9, 96, names(b"1", b"h", b"")),
+            conflict,
+            "the encoding has a source"
+        );
+    }
+
+    #[test]
+    fn what_names_nothing_known_is_not_latched() {
+        let mut participant = participant();
+        let unknown = Err(Reason::UnknownStream);
+        assert_eq!(latch(&mut participant, 1, 96, Received::default()), unknown, "no section");
+        assert_eq!(latch(&mut participant, 1, 96, names(b"7", b"f", b"")), unknown, "no such section");
+        assert_eq!(latch(&mut participant, 1, 96, names(b"1", b"", b"")), unknown, "which encoding?");
+        assert_eq!(latch(&mut participant, 1, 96, names(b"1", b"q", b"")), unknown, "no such encoding");
+        let foreign = Err(Reason::UnknownPayloadType);
+        assert_eq!(latch(&mut participant, 1, 96, names(b"0", b"", b"")), foreign, "a picture as sound");
+        assert_eq!(participant.streams().count(), 0);
+    }
+}

@@ -160,7 +160,7 @@ impl Worker {
                 let Some(ssrc) = layer.ssrc else { continue };
                 if layer.keyframe.poll(now) && member.secured {
                     let sender = member.ssrc;
-                    send_rtcp(member, &self.traffic, batch, outlet, |writer| writer.pli(sender, ssrc));
+                    send_rtcp(member, &self.traffic, false, batch, outlet, |writer| writer.pli(sender, ssrc));
                     add(&self.traffic.keyframe_requests, 1);
                 }
                 again = [again, layer.keyframe.poll_timeout(now)].into_iter().flatten().min();

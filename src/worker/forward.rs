@@ -6,7 +6,9 @@ use std::time::Instant;
 
 use super::member::{Member, Stage};
 use super::receive::forward_space;
+use super::report::report_along;
 use super::{Outlet, Worker};
+use crate::id::Ssrc;
 use crate::net::SendBatch;
 use crate::observe::reason::Reason;
 use crate::observe::traffic::{Traffic, add};
@@ -21,6 +23,7 @@ use crate::room::slot::Admitted;
 use crate::room::{Kind, ReceiveSection};
 use crate::rtp::codec::{opus, vp8};
 use crate::rtp::extension::Outgoing;
+use crate::rtp::rtcp::SenderInfo;
 
 /// Most bytes of RTP padding that are spent to make a packet as long as its neighbours. Browsers make the last packets
 /// of a frame one byte longer than the first; more padding joins packets of different origin and costs the
@@ -32,6 +35,8 @@ const MOST_PADDING: usize = 8;
 pub(super) struct Scratch {
     /// Bytes of padding for each fresh packet.
     padding: Vec<u8>,
+    /// What a member's sender reports say.
+    pub(super) infos: Vec<(Ssrc, SenderInfo)>,
     /// Receivers whose handling panicked.
     panicked: Vec<ParticipantKey>,
     /// Receivers to which something new was bound.
@@ -67,7 +72,12 @@ impl Worker {
                 let Some(member) = self.members.get_mut(route.receiver) else { continue };
                 let mut begun = false;
                 let work = || {
-                    forward_to(member, *route, &fresh, &source, &self.traffic, batch, outlet, &mut waiting)
+                    let traffic = &self.traffic;
+                    let begun =
+                        forward_to(member, *route, &fresh, &source, traffic, batch, outlet, &mut waiting);
+                    let infos = &mut self.scratch.infos;
+                    report_along(member, &self.publications, &self.clock, infos, traffic, now, batch, outlet);
+                    begun
                 };
                 match catch_unwind(AssertUnwindSafe(work)) {
                     Ok(first) => begun = first,

@@ -14,12 +14,16 @@ use crate::room::Feedback;
 use crate::room::clock::{ServerClock, ticks};
 use crate::room::publication::Publication;
 use crate::room::registry::{ParticipantKey, PublicationKey};
-use crate::rtp::rtcp::{MAX_REPORTS, SenderInfo, Writer};
+use crate::rtp::rtcp::{MAX_REPORTS, ReportBlock, SenderInfo, Writer};
 use crate::transport::srtp::Sealer;
 
 /// Every participant gets something this often, so that it can tell a dead path from silence. Less often delays its
 /// restart, more often wakes idle devices.
 pub(super) const REPORTS: Duration = Duration::from_millis(500);
+
+/// A report that is due within this time leaves with the media: one frame at the usual rates. Longer reports more often
+/// than is needed, shorter lets most reports miss the frame before them.
+const ALONG: Duration = Duration::from_millis(50);
 
 /// Transport-wide feedback to publishers: the middle of what their congestion control expects (50–100 ms). More
 /// often costs packets, less often makes it slow.
@@ -52,7 +56,7 @@ impl Worker {
                 let count = layer.nack.poll(now, member.media.round_trip, &mut lost);
                 if count > 0 {
                     let sender = member.ssrc;
-                    send_rtcp(member, &self.traffic, batch, outlet, |writer| {
+                    send_rtcp(member, &self.traffic, false, batch, outlet, |writer| {
                         writer.nack(sender, ssrc, &lost[..count])
                     });
                 }
@@ -85,7 +89,7 @@ impl Worker {
                 let media = first_source(member, &self.publications).unwrap_or(sender);
                 while member.media.twcc.is_pending() {
                     let mut recorder = std::mem::take(&mut member.media.twcc);
-                    let sent = send_rtcp(member, &self.traffic, batch, outlet, |writer| {
+                    let sent = send_rtcp(member, &self.traffic, false, batch, outlet, |writer| {
                         writer.transport_cc(sender, media, &mut recorder)
                     });
                     member.media.twcc = recorder;
@@ -102,7 +106,7 @@ impl Worker {
                         .extend(self.publications[section.publication].layers.iter().filter_map(|l| l.ssrc));
                 }
                 let bitrate = self.settings.remb;
-                send_rtcp(member, &self.traffic, batch, outlet, |writer| {
+                send_rtcp(member, &self.traffic, false, batch, outlet, |writer| {
                     writer.remb(sender, bitrate, &sources)
                 });
             }
@@ -130,20 +134,11 @@ impl Worker {
             }
         }
         blocks.truncate(MAX_REPORTS);
-        let mut infos = Vec::new();
-        for index in 0..member.media.slots.len() {
-            if is_active(member, index, now) {
-                infos.extend(sender_info(member, index, &self.publications, &self.clock, now));
-            }
-        }
         let sender = member.ssrc;
-        send_rtcp(member, &self.traffic, batch, outlet, |writer| {
-            let Some(((ssrc, info), rest)) = infos.split_first() else {
-                return writer.receiver_report(sender, &blocks) && writer.sdes_cname(sender, CNAME);
-            };
-            writer.sender_report(*ssrc, info, &blocks)
-                && writer.sdes_cname(*ssrc, CNAME)
-                && rest.iter().all(|(ssrc, info)| writer.sender_report(*ssrc, info, &[]))
+        let infos = &mut self.scratch.infos;
+        sender_infos(member, &self.publications, &self.clock, now, infos);
+        send_rtcp(member, &self.traffic, false, batch, outlet, |writer| {
+            write_reports(writer, sender, infos, &blocks)
         });
     }
 
@@ -161,12 +156,63 @@ impl Worker {
                 continue;
             }
             if let Some((ssrc, info)) = sender_info(member, index, &self.publications, &self.clock, now) {
-                send_rtcp(member, &self.traffic, batch, outlet, |writer| {
+                send_rtcp(member, &self.traffic, false, batch, outlet, |writer| {
                     writer.sender_report(ssrc, &info, &[]) && writer.sdes_cname(ssrc, CNAME)
                 });
             }
         }
     }
+}
+
+/// Sends who has just been sent media its nearly due reports right behind, as the last datagram of the same run, which costs
+/// the kernel next to nothing. Not to those who send themselves: their reports say what arrived, and wait for it.
+pub(super) fn report_along(
+    member: &mut Member,
+    publications: &SlotMap<PublicationKey, Publication>,
+    clock: &ServerClock,
+    infos: &mut Vec<(Ssrc, SenderInfo)>,
+    traffic: &Traffic,
+    now: Instant,
+    batch: &mut SendBatch,
+    outlet: &mut dyn Outlet,
+) {
+    if !member.secured || now + ALONG < member.due.reports || member.media.is_sending(now) {
+        return;
+    }
+    member.due.reports = now + REPORTS;
+    let (sender, segment) = (member.ssrc, member.gso);
+    sender_infos(member, publications, clock, now, infos);
+    send_rtcp(member, traffic, segment, batch, outlet, |writer| write_reports(writer, sender, infos, &[]));
+}
+
+/// What the sender reports of a member's slots say.
+fn sender_infos(
+    member: &Member,
+    publications: &SlotMap<PublicationKey, Publication>,
+    clock: &ServerClock,
+    now: Instant,
+    infos: &mut Vec<(Ssrc, SenderInfo)>,
+) {
+    infos.clear();
+    for index in 0..member.media.slots.len() {
+        if is_active(member, index, now) {
+            infos.extend(sender_info(member, index, publications, clock, now));
+        }
+    }
+}
+
+fn write_reports(
+    writer: &mut Writer<'_>,
+    sender: Ssrc,
+    infos: &[(Ssrc, SenderInfo)],
+    blocks: &[ReportBlock],
+) -> bool {
+    let Some(((ssrc, info), rest)) = infos.split_first() else {
+        return writer.receiver_report(sender, blocks) && writer.sdes_cname(sender, CNAME);
+    };
+    writer.sender_report(*ssrc, info, blocks)
+        && writer.sdes_cname(*ssrc, CNAME)
+        && rest.iter().all(|(ssrc, info)| writer.sender_report(*ssrc, info, &[]))
 }
 
 /// A slot is reported while media flows; a paused one would only keep the receiver awake.
@@ -200,10 +246,12 @@ fn first_source(member: &Member, publications: &SlotMap<PublicationKey, Publicat
     sections.flat_map(|section| &publications[section.publication].layers).find_map(|layer| layer.ssrc)
 }
 
-/// Writes one RTCP datagram to a member. Returns whether it was sent.
+/// Writes one RTCP datagram to a member; with `segment` it may leave in the run of what was just pushed for him. Returns
+/// whether it was sent.
 pub(super) fn send_rtcp(
     member: &mut Member,
     traffic: &Traffic,
+    segment: bool,
     batch: &mut SendBatch,
     outlet: &mut dyn Outlet,
     write: impl FnOnce(&mut Writer<'_>) -> bool,
@@ -213,7 +261,7 @@ pub(super) fn send_rtcp(
     let out = forward_space(batch, outlet);
     match seal_rtcp(sealer, out, write) {
         Some(len) => {
-            batch.push(pair, member.tag, false, len);
+            batch.push(pair, member.tag, segment, len);
             traffic.sent(1, len as u64);
             true
         }
