@@ -138,6 +138,19 @@ mod tests {
     }
 
     #[test]
+    fn what_was_overwritten_is_gone_and_what_never_came_is_not_there() {
+        let start = Instant::now();
+        let mut history = History::default();
+        assert!(history.get(7).is_none(), "nothing came yet");
+        history.insert(packet(7, start), b"first");
+        let (next, later) = (7 + SMALLEST as u64, start + 2 * KEPT_FOR);
+        assert!(history.get(next).is_none(), "its place is taken by another");
+        history.insert(packet(next, later), b"second");
+        assert!(history.get(7).is_none());
+        assert_eq!(history.get(next).map(|(_, payload)| payload), Some(&b"second"[..]));
+    }
+
+    #[test]
     fn grows_until_it_spans_a_second_and_no_further() {
         let start = Instant::now();
         let mut history = History::default();

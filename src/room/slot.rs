@@ -130,11 +130,11 @@ impl Slot {
         (self.section.kind == Kind::Video && !carried && now >= binding.not_before).then_some(target)
     }
 
-    /// Whether it may begin with a keyframe that came a moment ago. Never back in time: what was captured before the
-    /// slot's last packet would have to be moved on its clock.
+    /// Whether it may begin with a keyframe that came a moment ago. Not where it showed something before: there, what
+    /// arrives later than its timestamps say looks like a bad link, and makes the receiver's buffer longer.
     #[must_use]
-    pub fn may_open_with(&self, came: Instant) -> bool {
-        self.last_sent.is_none_or(|sent| sent < came)
+    pub fn opens_from_history(&self) -> bool {
+        !self.carried_before
     }
 
     /// Whether the slot forwards this packet, and under which numbers.

@@ -65,14 +65,13 @@ impl Worker {
     }
 
     fn retarget_slot(&mut self, now: Instant, key: ParticipantKey, index: usize) {
-        let Some(slot) = self.members.get_mut(key).and_then(|member| {
+        let Some((wish, slot, secured)) = self.members.get_mut(key).and_then(|member| {
             let want = &member.media.want;
             let slot = member.media.slots.get_mut(index)?;
-            Some((wish(want, slot.binding.as_ref()?.id), slot))
+            Some((wish(want, slot.binding.as_ref()?.id), slot, member.secured))
         }) else {
             return;
         };
-        let (wish, slot) = slot;
         let Some(binding) = slot.binding else { return };
         let Some(publication) = self.publications.get_mut(binding.publication) else { return };
         let (infos, count) = publication.layer_infos();
@@ -89,8 +88,8 @@ impl Worker {
         }
         if let Some(layer) = target.and_then(|layer| publication.layers.get_mut(usize::from(layer)))
             && needs_keyframe
-            // A young one is in the history; should it be too old when the receiver is connected, it asks then.
-            && layer.opening(now, OPENS_FOR / 2).is_none_or(|(_, came)| !slot.may_open_with(came))
+            // Who is still connecting begins with a young one out of the history, and asks then if it is too old.
+            && (secured || layer.opening(now, OPENS_FOR / 2).is_none())
         {
             layer.keyframe.request();
             self.keyframes.push(binding.publication);

@@ -166,10 +166,10 @@ fn begin_from_history(
     outlet: &mut dyn Outlet,
 ) -> Option<(u8, u64)> {
     let layer = awaits(member, route, source)?;
-    let (sequence, came) = source.publication.layers[usize::from(layer)].opening(source.now, OPENS_FOR)?;
-    if !member.media.slots[usize::from(route.slot)].may_open_with(came) {
+    if !member.media.slots[usize::from(route.slot)].opens_from_history() {
         return None;
     }
+    let sequence = source.publication.layers[usize::from(layer)].opening(source.now, OPENS_FOR)?;
     let first = Fresh { layer, sequence, padding: false, keyframe: true };
     forward_packet(member, route, first, 0, source, traffic, batch, outlet).ok()?;
     Some((layer, catch_up(member, route, first, source, traffic, batch, outlet)))
