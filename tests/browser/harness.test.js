@@ -19,7 +19,8 @@ let browsers;
 before(async () => {
   network = acquireAddress();
   site = await blankSite();
-  browsers = { chromium: await chromium({ realAddresses: true }), firefox: await firefox({ realAddresses: true }) };
+  const [one, other] = await Promise.all([chromium({ realAddresses: true }), firefox({ realAddresses: true })]);
+  browsers = { chromium: one, firefox: other };
 });
 
 after(async () => {

@@ -13,9 +13,8 @@ const own = suite({ browsers: ['chromium'], devices: true });
 let picky;
 
 before(async () => {
-  own.browsers.firefox = await firefox({ devices: true });
-  // A browser whose microphone was refused for good.
-  picky = await firefox({ devices: true, deny: ['microphone', 'camera'] });
+  // `picky`: a browser whose microphone and camera were refused for good.
+  [own.browsers.firefox, picky] = await Promise.all([firefox({ devices: true }), firefox({ devices: true, deny: ['microphone', 'camera'] })]);
 });
 after(() => picky?.close());
 

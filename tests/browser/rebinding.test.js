@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 
 import { suite } from './support/suite.js';
-import { until } from './support/wait.js';
+import { observeFor, until } from './support/wait.js';
 
 const own = suite({ relay: true });
 
@@ -118,5 +118,39 @@ for (const kind of ['chromium', 'firefox']) {
     assert.ok(noticed < 1000, `restarted after ${Math.round(noticed)} ms`);
     await moved.meets([other]);
     await other.meets([moved]);
+  });
+}
+
+// ms after eight seconds of darkness: the end of a fruitless attempt to restart, another, and a key frame.
+const MOST_AFTER = 6000;
+
+for (const kind of ['chromium', 'firefox']) {
+  own.test(`${kind} without a network for eight seconds comes back by itself`, async (call) => {
+    const other = await call.join('chromium');
+    const cut = await call.join(kind);
+    await cut.sees(other);
+    await other.sees(cut);
+    await cut.mark(other);
+    await other.mark(cut);
+    // Nobody's datagrams pass, whatever port they come from; the carrier is TCP on this machine and stays.
+    own.proxy.set('up', { dark: true });
+    own.proxy.set('down', { dark: true });
+    const dark = await observeFor(8000);
+    own.proxy.set('up', {});
+    own.proxy.set('down', {});
+    const start = performance.now();
+    await cut.seesMore(other);
+    await other.seesMore(cut);
+    await cut.hears(other);
+    const back = performance.now() - start;
+    const [here, there] = [await cut.frames(other), await other.frames(cut)];
+    const { restarts } = await cut.connection();
+    call.say(`${kind}: back ${Math.round(back)} ms after ${Math.round(dark)} ms of darkness, longest gaps ${here.gap} and ${there.gap} ms, ${restarts} restarts`);
+    assert.equal(await cut.page.evaluate(() => window.instruments.connections.length), 1, 'the same connection');
+    assert.ok(here.gap < dark + MOST_AFTER && there.gap < dark + MOST_AFTER, `${here.gap} and ${there.gap} ms without a picture`);
+    await cut.meets([other]);
+    await other.meets([cut]);
+    const { events } = await other.report();
+    assert.equal(events.filter(({ what }) => what === 'participantleft').length, 0, 'nobody left meanwhile');
   });
 }

@@ -458,7 +458,8 @@
     }
     const frequency = Math.round(loudest * width);
     const near = COLOURS.findIndex((_, k) => Math.abs(frequency - frequencyOf(k)) <= 15);
-    return { member: level > -60 && near >= 0 ? near : null, members, frequency, level: Math.round(level), samples: samples.length };
+    // The loudest must be a clear tone, too: in the moment in which one begins it is smeared over its neighbours.
+    return { member: members.includes(near) ? near : null, members, frequency, level: Math.round(level), samples: samples.length };
   }
 
   // -- below the client ---------------------------------------------------------------------------------

@@ -54,9 +54,10 @@ export function suite({ browsers = ['chromium', 'firefox'], relay = false, devic
       settings = { advertise: `${address}:${own.proxy.port}`, udp: await freePort(address), flags };
       own.proxy.aim({ address, port: settings.udp });
     }
-    own.server = await startServer(settings);
-    own.origin = own.server.origin;
-    for (const kind of browsers) own.browsers[kind] = await { chromium, firefox }[kind]({ devices });
+    await Promise.all([
+      startServer(settings).then((server) => Object.assign(own, { server, origin: server.origin })),
+      ...browsers.map(async (kind) => { own.browsers[kind] = await { chromium, firefox }[kind]({ devices }); }),
+    ]);
     if (relay) hurry();
   }, { timeout: LIMIT });
 
