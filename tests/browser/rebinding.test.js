@@ -98,7 +98,8 @@ for (const kind of ['chromium', 'firefox']) {
     assert.equal((await moved.page.evaluate(() => window.instruments.connections.length)), 1, 'the same connection, the same keys');
     // Two samples a second apart, and their phase.
     assert.ok(noticed < 4500, `noticed after ${Math.round(noticed)} ms`);
-    assert.ok(gap < 6000, `${gap} ms without a picture`);
+    // The old path stays dark, so only the restart can have brought the picture back; left alone, Chromium gives up after 17 s.
+    assert.ok(gap < 10_000, `${gap} ms without a picture`);
   });
 
   own.test(`${kind} acts at once when the browser says that the network is back`, async (call) => {
