@@ -2,6 +2,7 @@
 
 use std::iter::FusedIterator;
 use std::slice;
+use std::time::SystemTime;
 
 use crate::id::AddressPair;
 
@@ -49,6 +50,8 @@ pub(super) struct Received {
     pub(super) len: usize,
     /// Length of each datagram but the last; at least 1.
     pub(super) segment: usize,
+    /// When the kernel received it (the first datagram of several), by the system's clock.
+    pub(super) arrived: Option<SystemTime>,
 }
 
 impl ReceiveBatch {
@@ -72,8 +75,14 @@ impl ReceiveBatch {
 
     /// The datagrams, each with its sender and the address it was sent to, in the order of arrival. An empty
     /// datagram is one, too.
-    pub fn datagrams(&mut self) -> Datagrams<'_> {
-        Datagrams {
+    pub fn datagrams(&mut self) -> impl FusedIterator<Item = (AddressPair, &mut [u8])> {
+        self.arrivals().map(|(_, pair, datagram)| (pair, datagram))
+    }
+
+    /// As [`datagrams`](Self::datagrams), each with the time at which the kernel received it, where it says so: the
+    /// process may have got its turn only later.
+    pub fn arrivals(&mut self) -> Arrivals<'_> {
+        Arrivals {
             messages: self.bytes.chunks_exact_mut(self.stride).zip(self.messages.iter()),
             current: None,
         }
@@ -106,33 +115,33 @@ impl Default for ReceiveBatch {
 
 /// The datagrams of a [`ReceiveBatch`], to be read and decrypted in place.
 #[derive(Debug)]
-pub struct Datagrams<'a> {
+pub struct Arrivals<'a> {
     messages: std::iter::Zip<slice::ChunksExactMut<'a, u8>, slice::Iter<'a, Option<Received>>>,
     /// What is left of a message after its first datagram.
-    current: Option<(AddressPair, usize, &'a mut [u8])>,
+    current: Option<(&'a Received, &'a mut [u8])>,
 }
 
-impl<'a> Iterator for Datagrams<'a> {
-    type Item = (AddressPair, &'a mut [u8]);
+impl<'a> Iterator for Arrivals<'a> {
+    type Item = (Option<SystemTime>, AddressPair, &'a mut [u8]);
 
     fn next(&mut self) -> Option<Self::Item> {
-        let (pair, segment, bytes) = match self.current.take() {
+        let (message, bytes) = match self.current.take() {
             Some(current) => current,
             None => {
                 let (stripe, message) = self.messages.find(|(_, message)| message.is_some())?;
-                let &Received { pair, len, segment } = message.as_ref()?;
-                (pair, segment, stripe.get_mut(..len)?)
+                let message = message.as_ref()?;
+                (message, stripe.get_mut(..message.len)?)
             }
         };
-        let (datagram, rest) = bytes.split_at_mut(segment.min(bytes.len()));
+        let (datagram, rest) = bytes.split_at_mut(message.segment.min(bytes.len()));
         if !rest.is_empty() {
-            self.current = Some((pair, segment, rest));
+            self.current = Some((message, rest));
         }
-        Some((pair, datagram))
+        Some((message.arrived, message.pair, datagram))
     }
 }
 
-impl FusedIterator for Datagrams<'_> {}
+impl FusedIterator for Arrivals<'_> {}
 
 /// Datagrams that wait for [`super::UdpSocket::send`], in one piece of memory: written in place, grouped into
 /// runs as they come.
@@ -360,10 +369,10 @@ mod tests {
         for (index, byte) in batch.bytes.iter_mut().enumerate() {
             *byte = index as u8;
         }
-        batch.add(Some(Received { pair: pair(1), len: 10, segment: 4 }));
+        batch.add(Some(Received { pair: pair(1), len: 10, segment: 4, arrived: None }));
         batch.add(None);
-        batch.add(Some(Received { pair: pair(2), len: 0, segment: 1 }));
-        batch.add(Some(Received { pair: pair(3), len: 4, segment: 9 }));
+        batch.add(Some(Received { pair: pair(2), len: 0, segment: 1, arrived: None }));
+        batch.add(Some(Received { pair: pair(3), len: 4, segment: 9, arrived: None }));
         let datagrams: Vec<_> =
             batch.datagrams().map(|(pair, bytes)| (pair.remote.port(), bytes.to_vec())).collect();
         let expected: [(u16, &[u8]); 5] =

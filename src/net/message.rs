@@ -4,6 +4,7 @@
 use std::mem::{offset_of, size_of};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::ptr;
+use std::time::{Duration, SystemTime};
 
 use libc::{c_int, in_pktinfo, in6_pktinfo, sockaddr_in, sockaddr_in6};
 
@@ -35,11 +36,14 @@ const _: () = assert!(
         && size_of::<sockaddr_in>() <= size_of::<sockaddr_in6>()
 );
 
-// What a message carries fits: our address and a segment size.
+// What a message carries fits: our address, a segment size and a time.
 const _: () = assert!(
     // SAFETY: arithmetic only.
-    unsafe { libc::CMSG_SPACE(size_of::<in6_pktinfo>() as u32) + libc::CMSG_SPACE(size_of::<c_int>() as u32) }
-        as usize
+    unsafe {
+        libc::CMSG_SPACE(size_of::<in6_pktinfo>() as u32)
+            + libc::CMSG_SPACE(size_of::<c_int>() as u32)
+            + libc::CMSG_SPACE(size_of::<libc::timespec>() as u32)
+    } as usize
         <= CONTROL_BYTES
 );
 
@@ -50,6 +54,8 @@ pub(super) struct Ancillary {
     pub(super) local: Option<IpAddr>,
     /// Length of each datagram but the last, where the kernel merged several.
     pub(super) segment: Option<usize>,
+    /// When the kernel received it.
+    pub(super) arrived: Option<SystemTime>,
 }
 
 /// The sender's address, canonical: a v4-mapped address is a v4 address, a link-local one keeps its scope.
@@ -131,6 +137,12 @@ pub(super) unsafe fn parse_control(header: &libc::msghdr) -> Ancillary {
                 (libc::SOL_UDP, libc::UDP_GRO) => {
                     let size: c_int = ptr::read_unaligned(data.cast());
                     ancillary.segment = usize::try_from(size).ok().filter(|&size| size > 0);
+                }
+                (libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS) => {
+                    let time: libc::timespec = ptr::read_unaligned(data.cast());
+                    let since = u64::try_from(time.tv_sec).unwrap_or(0);
+                    let since = Duration::new(since, u32::try_from(time.tv_nsec).unwrap_or(0));
+                    ancillary.arrived = SystemTime::UNIX_EPOCH.checked_add(since);
                 }
                 _ => {}
             }

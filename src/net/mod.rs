@@ -37,7 +37,7 @@ mod message;
 mod poll;
 pub mod udp;
 
-pub use buffer::{Datagrams, RECEIVE_MESSAGES, ReceiveBatch, SPACE, SendBatch};
+pub use buffer::{Arrivals, RECEIVE_MESSAGES, ReceiveBatch, SPACE, SendBatch};
 pub use flush::SendFailure;
 pub use limit::raise_nofile;
 pub use poll::{Poller, Ready, Waker};

@@ -73,6 +73,8 @@ impl UdpSocket {
         }
         // An older kernel without it merges nothing, which is only slower.
         let _ = set_option(&socket, libc::SOL_UDP, libc::UDP_GRO, 1);
+        // Without the kernel's times a busy machine is taken for a congested network, which is only unfortunate.
+        let _ = set_option(&socket, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 1);
         let size = c_int::try_from(buffer).unwrap_or(c_int::MAX);
         // The forced kind ignores the system's limit, where the process may; the other is cut down silently.
         for (forced, plain) in
@@ -189,7 +191,8 @@ fn received(header: &mmsghdr) -> Option<Received> {
     // SAFETY: the kernel filled `header`, and its control buffer is one of the caller's.
     let ancillary = unsafe { message::parse_control(header) };
     let pair = AddressPair { local: ancillary.local, remote: message::parse_name(&name)? };
-    Some(Received { pair, len, segment: ancillary.segment.unwrap_or(len).max(1) })
+    let segment = ancillary.segment.unwrap_or(len).max(1);
+    Some(Received { pair, len, segment, arrived: ancillary.arrived })
 }
 
 /// One sendmmsg(2) of the first messages; returns how many the kernel took.

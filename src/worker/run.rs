@@ -106,6 +106,8 @@ impl Loop {
     fn run(mut self) {
         let mut received = ReceiveBatch::new();
         let mut batch = SendBatch::new();
+        // The latest time that the worker was told: it never goes back.
+        let mut told = self.clock.now();
         loop {
             let timeout = self.worker.poll_timeout().map(|at| at.saturating_duration_since(self.clock.now()));
             let before = Instant::now();
@@ -124,10 +126,14 @@ impl Loop {
                     }
                     Ok(count) => count,
                 };
-                let now = self.clock.now();
-                for (pair, datagram) in received.datagrams() {
-                    self.worker.handle_datagram(now, pair, datagram, &mut batch, &mut outlet);
+                let (now, time_of_day) = (self.clock.now(), SystemTime::now());
+                for (arrived, pair, datagram) in received.arrivals() {
+                    let age = arrived.and_then(|at| time_of_day.duration_since(at).ok()).unwrap_or_default();
+                    // When it arrived, not when this thread got its turn: publishers measure their path by it.
+                    told = now.checked_sub(age).unwrap_or(now).max(told).min(now);
+                    self.worker.handle_datagram(told, pair, datagram, &mut batch, &mut outlet);
                 }
+                told = now;
                 self.worker.handle_fresh(now, &mut batch, &mut outlet);
                 outlet.flush(&mut batch);
                 for _ in 0..received.too_long() {
@@ -146,6 +152,7 @@ impl Loop {
                 }
             }
             self.worker.handle_timeout(now, &mut batch, &mut outlet);
+            told = now;
             outlet.flush(&mut batch);
             for (tag, drop_gso) in outlet.worker_failures {
                 self.worker.handle_send_failure(tag, drop_gso);

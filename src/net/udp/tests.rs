@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, UdpSocket as StdSocket};
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::super::Poller;
 use super::*;
@@ -237,6 +237,22 @@ fn nothing_to_receive_is_no_error_and_empties_the_batch() {
     assert_eq!(server.receive(&mut batch).expect("receive"), 1);
     assert_eq!(server.receive(&mut batch).expect("receive"), 0);
     assert_eq!(batch.datagrams().count(), 0);
+}
+
+#[test]
+fn a_datagram_says_when_it_arrived_and_not_when_it_was_read() {
+    for (server, to) in [("[::]:0", "127.0.0.1"), ("127.0.0.1:0", "127.0.0.1")] {
+        let (server, client) = (bind(server), client("127.0.0.1:0"));
+        let before = SystemTime::now();
+        client.send_to(b"x", (to, server.local_addr().port())).expect("send");
+        // Loopback delivers before the send returns.
+        let after = SystemTime::now();
+        let mut batch = ReceiveBatch::new();
+        assert_eq!(server.receive(&mut batch).expect("receive"), 1);
+        let (arrived, ..) = batch.arrivals().next().expect("one");
+        let arrived = arrived.expect("Linux says it");
+        assert!(before <= arrived && arrived <= after, "{before:?} {arrived:?} {after:?}");
+    }
 }
 
 #[test]
