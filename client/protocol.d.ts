@@ -61,6 +61,8 @@ export interface SlotState {
 export interface HaveState {
   /** Of the `want` that it answers. */
   n: number;
+  /** The transport whose slots these are. */
+  transport: number;
   slots: SlotState[];
 }
 
@@ -114,6 +116,10 @@ export interface WantState {
   n: number;
   default: Wish;
   publications: Record<string, Wish>;
+  /** Which voices: as many of the loudest as there are slots, or only these. */
+  audio?: "loudest" | PublicationId[];
+  /** Beside what is wished for by name, the cameras of those who spoke last; absent: all. */
+  video?: { last: number };
 }
 export interface Want extends Envelope, WantState {
   t: "want";
@@ -124,6 +130,18 @@ export interface Name extends Envelope {
 }
 export interface Ping extends Envelope {
   t: "ping";
+}
+
+export interface Stall extends Envelope {
+  t: "stall";
+  slot: Mid;
+  /** For how long nothing new was shown. */
+  ms: number;
+}
+export interface Who extends Envelope {
+  t: "who";
+  /** The page begins behind this id. */
+  after?: ParticipantId;
 }
 
 // Both
@@ -188,6 +206,23 @@ export interface RoomDelta extends Envelope {
 export interface Have extends Envelope, HaveState {
   t: "have";
 }
+export interface WhoPage extends Envelope {
+  t: "who";
+  room: RoomState;
+  participants: ParticipantInfo[];
+  /** What the next page begins behind; absent on the last. */
+  next?: ParticipantId;
+}
+export interface Speakers extends Envelope {
+  t: "speakers";
+  /** Who speaks now, the dominant one first. */
+  speakers: ParticipantId[];
+}
+export interface Layers extends Envelope {
+  t: "layers";
+  /** Of each of one's own pictures, the encodings that somebody watches, 0 the largest. */
+  publications: Record<string, number[]>;
+}
 export interface Restart extends Envelope {
   t: "restart";
   reason: string;
@@ -207,6 +242,6 @@ export interface Goaway extends Envelope {
 }
 
 export type ClientMessage =
-  | Hello | Resume | Ack | Ping | Bye | Offer | PublishMessage | Unpublish | Mute | Want | Name;
+  | Hello | Resume | Ack | Ping | Bye | Offer | PublishMessage | Unpublish | Mute | Want | Name | Stall | Who;
 export type ServerMessage =
-  | Welcome | Refuse | Resumed | Ack | Pong | Answer | Restart | RoomDelta | Snapshot | Have | ErrorMessage | Goaway;
+  | Welcome | Refuse | Resumed | Ack | Pong | Answer | Restart | RoomDelta | Snapshot | WhoPage | Have | Speakers | Layers | ErrorMessage | Goaway;

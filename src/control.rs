@@ -5,7 +5,9 @@
 //! flows. Neither waits for the other: commands carry the session's epoch, so one that comes late concerns nobody
 //! any more, and of updates only the newest of a kind matters, so a full mailbox coalesces.
 
-use crate::id::{Epoch, ParticipantId, PublicationId, RoomKey, TransportNumber};
+use std::collections::BTreeMap;
+
+use crate::id::{Epoch, Mid, ParticipantId, PublicationId, RoomKey, TransportNumber};
 use crate::observe::reason::Reason;
 use crate::room::{Have, Media, Publish, Want};
 use crate::transport::{Credentials, Remote};
@@ -51,6 +53,18 @@ pub enum Command {
         epoch: Epoch,
         want: Want,
     },
+    /// The client has been told what its slots carry, up to this [`Update::Have`]: what was pending there may begin.
+    Seen {
+        participant: ParticipantId,
+        epoch: Epoch,
+        version: u64,
+    },
+    /// The client shows nothing in a slot that should carry something.
+    Stall {
+        participant: ParticipantId,
+        epoch: Epoch,
+        slot: Mid,
+    },
     /// Away participants keep their place and lose the slots that showed them.
     Away {
         participant: ParticipantId,
@@ -76,6 +90,8 @@ impl Command {
             | Self::Unpublish { participant, .. }
             | Self::Mute { participant, .. }
             | Self::Want { participant, .. }
+            | Self::Seen { participant, .. }
+            | Self::Stall { participant, .. }
             | Self::Away { participant, .. }
             | Self::Leave { participant, .. } => *participant,
         }
@@ -103,8 +119,13 @@ pub struct Join {
 pub enum Update {
     /// The transport is secured: media can flow.
     Connected { participant: ParticipantId, epoch: Epoch, transport: TransportNumber },
-    /// What the participant's slots carry now.
-    Have { participant: ParticipantId, epoch: Epoch, have: Have },
+    /// What the participant's slots carry now. `version` counts up.
+    Have { participant: ParticipantId, epoch: Epoch, version: u64, have: Have },
+    /// Which encodings of the participant's publications anybody watches, largest first; for every publication with a
+    /// picture.
+    Layers { participant: ParticipantId, epoch: Epoch, layers: BTreeMap<PublicationId, Vec<u8>> },
+    /// Who speaks in the room, the dominant one first. About no participant in particular.
+    Speakers { speakers: Vec<ParticipantId> },
     /// Whether anything authenticated arrived within the last 8 s. `since_ms`: how long ago the last was.
     Heard { participant: ParticipantId, epoch: Epoch, silent: bool, since_ms: u64 },
     /// The worker gave the participant up (handshake failed, handling it panicked); it is gone from the worker.

@@ -170,8 +170,9 @@ impl Worker {
             let Some(member) = self.members.get_mut(key) else { continue };
             member.media.have_changed = false;
             let (participant, epoch) = (member.id, member.epoch);
-            let have = member.media.have();
-            self.updates.push_back((member.room, Update::Have { participant, epoch, have }));
+            member.version += 1;
+            let (version, have) = (member.version, member.media.have(member.number));
+            self.updates.push_back((member.room, Update::Have { participant, epoch, version, have }));
         }
         self.updates.pop_front()
     }

@@ -246,6 +246,7 @@ fn a_wish_for_nothing_empties_the_slot_and_another_fills_it() {
         n: 2,
         default: Wish { height: 0, priority: 0 },
         publications: [(id, Wish { height: 180, priority: 0 })].into(),
+        ..Want::default()
     };
     let now = sim.now;
     sim.server.command(now, 1, |participant, epoch| Command::Want { participant, epoch, want });

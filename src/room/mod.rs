@@ -19,7 +19,7 @@ pub mod subscription;
 
 use std::collections::BTreeMap;
 
-use crate::id::{Mid, PublicationId, Rid, Ssrc};
+use crate::id::{Mid, PublicationId, Rid, Ssrc, TransportNumber};
 use crate::rtp::extension::ExtensionIds;
 
 /// Sound or picture.
@@ -122,6 +122,29 @@ pub struct Want {
     /// For publications that are not named.
     pub default: Wish,
     pub publications: BTreeMap<PublicationId, Wish>,
+    pub audio: WantAudio,
+    /// Absent: every camera that has a wish.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub video: Option<WantVideo>,
+}
+
+/// Which voices.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WantAudio {
+    /// As many of the loudest as there are slots.
+    #[default]
+    Loudest,
+    /// Only these.
+    #[serde(untagged)]
+    Only(Vec<PublicationId>),
+}
+
+/// Which cameras, beside those that are wished for by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct WantVideo {
+    /// Those of so many who spoke last.
+    pub last: u16,
 }
 
 /// The wish for one picture.
@@ -145,6 +168,8 @@ impl Default for Wish {
 pub struct Have {
     /// Of the [`Want`] that this answers.
     pub n: u32,
+    /// Whose slots these are.
+    pub transport: TransportNumber,
     pub slots: Vec<SlotState>,
 }
 

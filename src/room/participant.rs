@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::id::{Mid, Ssrc};
+use crate::id::{Mid, Ssrc, TransportNumber};
 use crate::observe::reason::Reason;
 use crate::room::clock::SenderClock;
 use crate::room::registry::PublicationKey;
@@ -164,8 +164,8 @@ impl Participant {
 
     /// What the participant is told of its slots.
     #[must_use]
-    pub fn have(&self) -> Have {
-        Have { n: self.want.n, slots: self.slots.iter().map(Slot::state).collect() }
+    pub fn have(&self, transport: TransportNumber) -> Have {
+        Have { n: self.want.n, transport, slots: self.slots.iter().map(Slot::state).collect() }
     }
 
     /// Whether anything was sent lately, so that feedback is worth its packets.

@@ -199,7 +199,7 @@ impl Room {
             away: false,
             name: valid.name,
             publications,
-            have: Have { n: valid.want.n, slots: Vec::new() },
+            have: Have { n: valid.want.n, ..Have::default() },
             want: valid.want,
             transport: Some(Transport { negotiator, media: answered.media }),
             transport_number: number,

@@ -5,6 +5,7 @@
 //! the lists of kinds equal.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
@@ -108,6 +109,10 @@ messages! {
         Want(Want) = "want", State;
         /// A new display name.
         Name(Name) = "name", Event;
+        /// A slot shows nothing although it should.
+        Stall(Stall) = "stall", Event;
+        /// Asks for more of the roster than the snapshot named.
+        Who(Who) = "who", Event;
     }
 }
 
@@ -132,8 +137,14 @@ messages! {
         Room(Box<RoomDelta>) = "room", Roster;
         /// The whole roster.
         Snapshot(Box<Snapshot>) = "snapshot", Roster;
+        /// A page of the roster.
+        Who(WhoPage) = "who", Event;
         /// What the slots carry.
         Have(Have) = "have", State;
+        /// Who speaks.
+        Speakers(Speakers) = "speakers", State;
+        /// Which encodings of one's own publications anybody watches.
+        Layers(Layers) = "layers", State;
         /// A message was not obeyed.
         Error(ErrorMessage) = "error", Event;
         /// The server is about to stop.
@@ -210,6 +221,22 @@ pub struct Mute {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Name {
     pub name: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stall {
+    /// The section's mid.
+    pub slot: Mid,
+    /// For how long nothing new was shown, in milliseconds.
+    pub ms: u32,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Who {
+    /// The page begins behind this id; at the first participant where it is absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub after: Option<ParticipantId>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -333,6 +360,28 @@ pub struct Snapshot {
     pub room: RoomInfo,
     pub participants: Vec<Participant>,
     pub publications: Vec<Publication>,
+}
+
+/// A part of the roster, in the order of ids.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WhoPage {
+    pub room: RoomInfo,
+    pub participants: Vec<Participant>,
+    /// What the next page begins behind; absent on the last one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<ParticipantId>,
+}
+
+/// Who speaks at the moment, the dominant one first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Speakers {
+    pub speakers: Vec<ParticipantId>,
+}
+
+/// Of each of one's own pictures: the encodings that somebody watches, 0 the largest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Layers {
+    pub publications: BTreeMap<PublicationId, Vec<u8>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

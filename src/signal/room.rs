@@ -5,6 +5,7 @@
 //! [`super::track`], and how participants go in [`super::leave`].
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,9 @@ use crate::observe::reason::Reason;
 use crate::room::{Have, Media, Publish, Want};
 
 use super::carrier::{Carrier, Close};
-use super::message::{Acked, Participant as Listed, Publication, Restart, RoomInfo, Snapshot};
+use super::message::{
+    Acked, Layers, Participant as Listed, Publication, Restart, RoomInfo, Snapshot, Speakers, WhoPage,
+};
 use super::message::{FromClient, FromServer, Incoming, Objection, Refuse, Resume, Resumed, RoomDelta};
 use super::rooms::{Event, Handle, Sessions, subject};
 use super::session::{Body, Session, Tokens};
@@ -25,6 +28,10 @@ use super::{Door, Negotiate};
 pub const MEDIA_SILENT: Duration = Duration::from_secs(8);
 /// Nothing arrived on the carrier for this long: the other half. The connection asks after 2 s.
 pub const CARRIER_SILENT: Duration = Duration::from_secs(5);
+
+/// Participants named at once, by a snapshot or a page. More make joining a big room slower, fewer need more
+/// questions to see everybody.
+pub(super) const PAGE: usize = 100;
 
 /// One participant: the session, what is published, and the negotiation.
 pub(super) struct Participant {
@@ -270,13 +277,18 @@ impl Room {
             FromClient::Unpublish(message) => self.handle_unpublish(now, id, message.publication),
             FromClient::Mute(message) => self.handle_mute(now, id, message),
             FromClient::Want(want) => self.handle_want(id, want),
+            FromClient::Stall(stall) => self.handle_stall(id, stall),
+            FromClient::Who(who) => self.handle_who(now, id, who),
             FromClient::Name(message) => self.handle_name(now, id, &message.name),
         }
     }
 
     /// What the worker reports.
     pub(super) fn handle_update(&mut self, now: Instant, update: Update) {
-        let (id, epoch) = subject(&update);
+        let Some((id, epoch)) = subject(&update) else {
+            self.handle_room_update(now, update);
+            return;
+        };
         let Some(participant) = self.participants.get_mut(&id).filter(|p| p.epoch == epoch) else { return };
         match update {
             Update::Connected { .. } => participant.life.media_flows = true,
@@ -284,6 +296,10 @@ impl Room {
                 participant.have = have.clone();
                 self.say(now, id, &FromServer::Have(have));
             }
+            Update::Layers { layers, .. } => {
+                self.say(now, id, &FromServer::Layers(Layers { publications: layers }));
+            }
+            Update::Speakers { .. } => {}
             Update::Heard { silent, since_ms, .. } => {
                 participant.life.media_flows = !silent;
                 let since = Duration::from_millis(since_ms.min(3_600_000));
@@ -293,7 +309,11 @@ impl Room {
             Update::Closed { reason, .. } => {
                 // Without a connection that could be told, the client's next sign of life finds this event.
                 participant.transport = None;
-                participant.have = Have { n: participant.want.n, slots: Vec::new() };
+                participant.have = Have {
+                    n: participant.want.n,
+                    transport: participant.transport_number,
+                    slots: Vec::new(),
+                };
                 if participant.life.media_flows {
                     participant.life.media_flows = false;
                     participant.life.media = now;
@@ -303,6 +323,19 @@ impl Room {
         }
         self.notice_life(now, id);
         self.remove_doomed(now);
+    }
+
+    /// What the worker reports of nobody in particular.
+    fn handle_room_update(&mut self, now: Instant, update: Update) {
+        if let Update::Speakers { speakers } = update {
+            let body = Body::new(&FromServer::Speakers(Speakers { speakers }));
+            for participant in self.participants.values_mut() {
+                if let Err(reason) = participant.say(now, body.clone()) {
+                    self.doomed.push((participant.id, participant.epoch, reason));
+                }
+            }
+            self.remove_doomed(now);
+        }
     }
 
     /// The next revision of the roster goes to everyone but `skip`. `delta.published` holds entries of one
@@ -336,6 +369,16 @@ impl Room {
     fn object(&mut self, now: Instant, id: ParticipantId, s: Option<u64>, objection: Objection) {
         self.door.refused.count(objection.reason);
         self.say(now, id, &objection.error(s));
+    }
+
+    /// A part of the roster, in the order of ids.
+    pub(super) fn page(&self, after: Option<ParticipantId>) -> WhoPage {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut rest = self.participants.range((from, Bound::Unbounded)).map(|(_, participant)| participant);
+        let participants: Vec<_> = rest.by_ref().take(PAGE).map(Participant::listed).collect();
+        let next = rest.next().and(participants.last()).map(|last| last.id);
+        let room = RoomInfo { rev: self.rev, total: self.participants.len() };
+        WhoPage { room, participants, next }
     }
 
     /// The whole roster as `id` sees it.

@@ -99,18 +99,20 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// that is behind costs no more memory.
 #[derive(Default)]
 struct Mailbox {
-    newest: Mutex<BTreeMap<(ParticipantId, u8), (Epoch, Update)>>,
+    newest: Mutex<BTreeMap<(Option<ParticipantId>, u8), (Epoch, Update)>>,
     wake: Notify,
 }
 
 impl Mailbox {
     fn put(&self, update: Update) {
-        let (id, epoch) = subject(&update);
+        let (id, epoch) = subject(&update).map_or((None, Epoch(0)), |(id, epoch)| (Some(id), epoch));
         let order = match &update {
             Update::Connected { .. } => 0,
             Update::Have { .. } => 1,
-            Update::Heard { .. } => 2,
-            Update::Closed { .. } => 3,
+            Update::Layers { .. } => 2,
+            Update::Heard { .. } => 3,
+            Update::Closed { .. } => 4,
+            Update::Speakers { .. } => 5,
         };
         let mut newest = lock(&self.newest);
         let older = newest.get(&(id, order)).is_none_or(|(known, _)| *known <= epoch);
@@ -121,19 +123,21 @@ impl Mailbox {
         self.wake.notify_one();
     }
 
-    /// One participant's updates come in the order connected, have, heard, closed.
+    /// One participant's updates come in the order connected, have, layers, heard, closed.
     fn take(&self) -> impl Iterator<Item = Update> {
         std::mem::take(&mut *lock(&self.newest)).into_values().map(|(_, update)| update)
     }
 }
 
-/// Whom an update is about.
-pub(super) fn subject(update: &Update) -> (ParticipantId, Epoch) {
+/// Whom an update is about; `None`: the whole room.
+pub(super) fn subject(update: &Update) -> Option<(ParticipantId, Epoch)> {
     match update {
         Update::Connected { participant, epoch, .. }
         | Update::Have { participant, epoch, .. }
+        | Update::Layers { participant, epoch, .. }
         | Update::Heard { participant, epoch, .. }
-        | Update::Closed { participant, epoch, .. } => (*participant, *epoch),
+        | Update::Closed { participant, epoch, .. } => Some((*participant, *epoch)),
+        Update::Speakers { .. } => None,
     }
 }
 
@@ -367,8 +371,8 @@ async fn drive(mut room: Room, mut events: mpsc::Receiver<Event>, mailbox: Arc<M
             }
             () = mailbox.wake.notified() => {
                 for update in mailbox.take() {
-                    let (id, _) = subject(&update);
-                    guard(&mut room, Some(id), |room, now| room.handle_update(now, update));
+                    let culprit = subject(&update).map(|(id, _)| id);
+                    guard(&mut room, culprit, |room, now| room.handle_update(now, update));
                 }
             }
             () = sleep_until(deadline) => {

@@ -308,7 +308,7 @@ mod tests {
     }
 
     fn state(n: u32) -> Body {
-        Body::new(&FromServer::Have(crate::room::Have { n, slots: Vec::new() }))
+        Body::new(&FromServer::Have(crate::room::Have { n, ..crate::room::Have::default() }))
     }
 
     fn roster(rev: u64) -> Body {

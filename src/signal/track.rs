@@ -8,7 +8,7 @@ use crate::observe::reason::Reason;
 use crate::room::{Publish, Want};
 
 use super::join::{check_count, check_name, check_sections, negotiate};
-use super::message::{Answer, FromServer, Mute, Objection, Offer, PublishItem, RoomDelta};
+use super::message::{Answer, FromServer, Mute, Objection, Offer, PublishItem, RoomDelta, Stall, Who};
 use super::negotiate::Answered;
 use super::room::{Participant, Room, Transport};
 use super::rooms::worker_of;
@@ -84,6 +84,18 @@ impl Room {
         participant.want = want.clone();
         let epoch = participant.epoch;
         self.command(Command::Want { participant: id, epoch, want })
+    }
+
+    pub(super) fn handle_stall(&mut self, id: ParticipantId, stall: Stall) -> Result<(), Objection> {
+        let epoch = self.participant(id)?.epoch;
+        self.command(Command::Stall { participant: id, epoch, slot: stall.slot })
+    }
+
+    pub(super) fn handle_who(&mut self, now: Instant, id: ParticipantId, who: Who) -> Result<(), Objection> {
+        self.participant(id)?;
+        let page = self.page(who.after);
+        self.say(now, id, &FromServer::Who(page));
+        Ok(())
     }
 
     pub(super) fn handle_name(

@@ -59,6 +59,8 @@ impl Worker {
                     self.assign_slots(now, key);
                 }
             }
+            // Not yet of consequence.
+            Command::Seen { .. } | Command::Stall { .. } => {}
             Command::Away { participant, epoch, away } => {
                 if let Some(key) = self.registry.find(participant, epoch) {
                     self.members[key].media.away = away;
@@ -100,6 +102,7 @@ impl Worker {
             joined: now,
             wake: now,
             due: Due { reports: now, feedback: now },
+            version: 0,
             fault: None,
         });
         self.demux.insert(&join.local.ufrag, key);

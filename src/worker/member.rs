@@ -28,6 +28,8 @@ pub(super) struct Member {
     pub(super) joined: Instant,
     pub(super) wake: Instant,
     pub(super) due: Due,
+    /// Of the last statement of what the slots carry.
+    pub(super) version: u64,
     pub(super) fault: Option<Stage>,
 }
 

@@ -3,9 +3,10 @@
 //! * User time: a [`Worker`] with connected participants is handed sealed frames of 5 packets, the receivers'
 //!   reports, and the time; what it writes is thrown away, but for one packet of 64, which its receiver opens and
 //!   compares. Beside it, aws-lc-rs seals the same number of bytes with a key for each receiver, and nothing else.
-//! * System time: the same worker between real sockets on loopback. Beside it, the same datagrams are sent
-//!   to the same receivers, in the same runs, by a loop that does nothing else. It is the time within the socket's
-//!   calls; what waiting and receiving take, which the loop does not do, is shown beside it.
+//! * System time: the same worker between real sockets on loopback. Beside it, a bare loop sends as many bytes to the same
+//!   receivers in the same runs, twice: sealed on their way into the batch, and only copied. The kernel is some
+//!   percent slower after a stretch of ciphers, whoever called them, so the first is the measure. Only time within the
+//!   socket's calls counts; what waiting and receiving take, which the loop does not do, is shown beside it.
 //!
 //! Both sides take turns, and medians are compared: other work on the machine hits both alike.
 //!
@@ -87,8 +88,8 @@ fn main() {
     if wants("system") {
         println!("system ns for each forwarded packet, on loopback; medians of {ROUNDS} rounds");
         println!(
-            "{:<9} {:>6} {:>9} {:>9} {:>9} {:>6}  target  (ratio with receiving)",
-            "call", "bytes", "receive", "send", "bare send", "ratio"
+            "{:<9} {:>6} {:>8} {:>6} {:>7} {:>7} {:>6}  target  (to copied; with receiving)",
+            "call", "bytes", "receive", "send", "sealed", "copied", "ratio"
         );
         shapes().iter().for_each(system);
     }
@@ -337,6 +338,7 @@ impl Outlet for Timed<'_> {
 struct Network {
     server: UdpSocket,
     clients: Vec<std::net::UdpSocket>,
+    pairs: Vec<AddressPair>,
 }
 
 impl Network {
@@ -348,18 +350,18 @@ impl Network {
             socket
         };
         let server = UdpSocket::bind(any, 4 << 20).expect("binds");
-        Self { server, clients: (0..participants).map(client).collect() }
-    }
-
-    fn pair(&self, index: usize) -> AddressPair {
-        let remote = self.clients[index].local_addr().expect("bound");
-        AddressPair { local: Some(Ipv4Addr::LOCALHOST.into()), remote }
+        let clients: Vec<_> = (0..participants).map(client).collect();
+        let pair = |socket: &std::net::UdpSocket| AddressPair {
+            local: Some(Ipv4Addr::LOCALHOST.into()),
+            remote: socket.local_addr().expect("bound"),
+        };
+        let pairs = clients.iter().map(pair).collect();
+        Self { server, clients, pairs }
     }
 
     fn send(&self, pair: AddressPair, datagram: &[u8]) {
-        let from =
-            self.clients.iter().find(|socket| socket.local_addr().is_ok_and(|addr| addr == pair.remote));
-        from.expect("one of the clients").send_to(datagram, self.server.local_addr()).expect("sent");
+        let from = self.pairs.iter().position(|known| *known == pair).expect("one of the clients");
+        self.clients[from].send_to(datagram, self.server.local_addr()).expect("sent");
     }
 
     /// Takes what the clients received; how many datagrams.
@@ -377,15 +379,16 @@ impl Network {
 
 fn system(shape: &Shape) {
     let network = Network::new(shape.participants());
-    let mut call = Call::new(*shape, |index| network.pair(index));
+    let mut call = Call::new(*shape, |index| network.pairs[index]);
     let (poller, _waker) = Poller::new(&network.server).expect("epoll");
     let mut received = ReceiveBatch::new();
-    let (mut receives, mut sends, mut bares) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut ratios, mut wholes) = (Vec::new(), Vec::new());
+    let mut bare = BareSend::new(shape);
+    let mut figures = Vec::new();
     let frames = FRAMES / 4;
     let packets = shape.forwarded() * frames as u64;
     for round in 0..ROUNDS + 2 {
-        let (mut receiving, mut sending, mut bare) = (Duration::ZERO, Duration::ZERO, Duration::ZERO);
+        let (mut receiving, mut sending) = (Duration::ZERO, Duration::ZERO);
+        let (mut copied, mut sealed) = (Duration::ZERO, Duration::ZERO);
         for turn in call.turns(frames, false) {
             let now = turn.now;
             for (pair, datagram) in &turn.datagrams {
@@ -413,44 +416,82 @@ fn system(shape: &Shape) {
             let arrived = network.drain();
             let least = (shape.receivers * shape.slots / shape.publishers * PACKETS_PER_FRAME) as u64;
             assert!(arrived >= least, "{arrived} datagrams of {least} arrived");
-            bare += send_bare(shape, &network, &mut call.batch);
+            copied += bare.run(&network, &mut call.batch, false);
+            assert_eq!(network.drain(), least);
+            sealed += bare.run(&network, &mut call.batch, true);
             assert_eq!(network.drain(), least);
         }
         if round >= 2 {
-            receives.push(each(receiving, packets));
-            sends.push(each(sending, packets));
-            bares.push(each(bare, packets));
-            ratios.push(sending.as_secs_f64() / bare.as_secs_f64());
-            wholes.push((receiving + sending).as_secs_f64() / bare.as_secs_f64());
+            figures.push([receiving, sending, sealed, copied].map(|spent| each(spent, packets)));
         }
     }
-    let ratio = median(ratios);
+    let middle = |figure: &dyn Fn(&[f64; 4]) -> f64| median(figures.iter().map(figure).collect());
+    let ratio = middle(&|[_, send, sealed, _]| send / sealed);
     println!(
-        "{:<9} {:>6} {:>9.0} {:>9.0} {:>9.0} {:>6.2}  <= 1.1 {}  ({:.2})",
+        "{:<9} {:>6} {:>8.0} {:>6.0} {:>7.0} {:>7.0} {:>6.2}  <= 1.1 {}  ({:.2}; {:.2})",
         shape.name,
         shape.packet,
-        median(receives),
-        median(sends),
-        median(bares),
+        middle(&|row| row[0]),
+        middle(&|row| row[1]),
+        middle(&|row| row[2]),
+        middle(&|row| row[3]),
         ratio,
         verdict(ratio, 1.1),
-        median(wholes),
+        middle(&|[_, send, _, copied]| send / copied),
+        middle(&|[receive, send, sealed, _]| (receive + send) / sealed),
     );
 }
 
-/// Sends one frame's datagrams to all receivers but its publisher, without making them.
-fn send_bare(shape: &Shape, network: &Network, batch: &mut SendBatch) -> Duration {
-    let mut outlet = Timed { socket: &network.server, spent: Duration::ZERO, failed: 0 };
-    let len = FORWARDED_HEADER + shape.packet - HEADER + TAG;
-    for index in (0..shape.participants()).filter(|&index| index > 0) {
-        for _ in 0..PACKETS_PER_FRAME {
-            if batch.space().is_none() {
-                outlet.flush(batch);
-            }
-            batch.space().expect("emptied")[..len].fill(index as u8);
-            batch.push(network.pair(index), index as u32, true, len);
+/// Sends one frame's datagrams to all receivers but its publisher, in the same runs, and notes how long the socket takes.
+struct BareSend {
+    keys: Vec<LessSafeKey>,
+    datagrams: Vec<Vec<u8>>,
+    nonce: u64,
+}
+
+impl BareSend {
+    fn new(shape: &Shape) -> Self {
+        let key = |n| LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &[n as u8; 32]).expect("32 bytes"));
+        let len = FORWARDED_HEADER + shape.packet - HEADER + TAG;
+        Self {
+            keys: (0..shape.participants()).map(key).collect(),
+            datagrams: (0..shape.participants() * PACKETS_PER_FRAME).map(|n| vec![n as u8; len]).collect(),
+            nonce: 0,
         }
     }
-    outlet.flush(batch);
-    outlet.spent
+
+    /// With `sealed`, each datagram is sealed on its way into the batch, as the worker does it; else only copied.
+    fn run(&mut self, network: &Network, batch: &mut SendBatch, sealed: bool) -> Duration {
+        let mut outlet = Timed { socket: &network.server, spent: Duration::ZERO, failed: 0 };
+        for (index, pair) in network.pairs.iter().enumerate().skip(1) {
+            for n in 0..PACKETS_PER_FRAME {
+                if batch.space().is_none() {
+                    outlet.flush(batch);
+                }
+                let datagram = &self.datagrams[index * PACKETS_PER_FRAME + n];
+                let out = &mut batch.space().expect("emptied")[..datagram.len()];
+                if sealed {
+                    self.nonce += 1;
+                    seal(&self.keys[index], self.nonce, datagram, out);
+                } else {
+                    out.copy_from_slice(datagram);
+                }
+                batch.push(*pair, index as u32, true, datagram.len());
+            }
+        }
+        outlet.flush(batch);
+        outlet.spent
+    }
+}
+
+/// Seals a datagram's worth of bytes into `out`.
+fn seal(key: &LessSafeKey, number: u64, datagram: &[u8], out: &mut [u8]) {
+    let mut nonce = [0; 12];
+    nonce[4..].copy_from_slice(&number.to_be_bytes());
+    let nonce = Nonce::assume_unique_for_key(nonce);
+    let (header, payload) = datagram[..datagram.len() - TAG].split_at(FORWARDED_HEADER);
+    let (space, out) = out.split_at_mut(FORWARDED_HEADER);
+    space.copy_from_slice(header);
+    let (body, tag) = out.split_at_mut(payload.len());
+    key.seal_out_of_place_scatter(nonce, Aad::from(header), payload, body, &[], tag).expect("room");
 }

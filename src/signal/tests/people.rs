@@ -404,13 +404,13 @@ async fn only_the_newest_news_of_a_worker_are_told() {
     let mut ada = house.join("Ada").await;
     let (key, participant, epoch) = (room_key(&ada), id_of(&ada), Epoch(1));
     for n in 1..=3 {
-        let have = Have { n, slots: Vec::new() };
-        house.rooms.deliver(key, Update::Have { participant, epoch, have });
+        let have = Have { n, ..Have::default() };
+        house.rooms.deliver(key, Update::Have { participant, epoch, version: 1, have });
     }
     assert_eq!(ada.hear().await["n"], 3);
-    let have = Have { n: 9, slots: Vec::new() };
-    house.rooms.deliver(key, Update::Have { participant, epoch: Epoch(0), have: have.clone() });
-    house.rooms.deliver(RoomKey(12345), Update::Have { participant, epoch, have });
+    let have = Have { n: 9, ..Have::default() };
+    house.rooms.deliver(key, Update::Have { participant, epoch: Epoch(0), version: 1, have: have.clone() });
+    house.rooms.deliver(RoomKey(12345), Update::Have { participant, epoch, version: 1, have });
     ada.hears_nothing().await;
 }
 
