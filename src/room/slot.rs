@@ -100,6 +100,14 @@ impl Slot {
         });
     }
 
+    /// The same publication comes over another connection of its owner.
+    pub fn rehome(&mut self, publication: PublicationKey) {
+        if let Some(binding) = &mut self.binding {
+            binding.publication = publication;
+            (binding.layer, binding.target, binding.sent) = (None, None, false);
+        }
+    }
+
     /// Carries nothing any more.
     pub fn release(&mut self) {
         self.binding = None;

@@ -116,6 +116,8 @@ impl Worker {
     /// What a receiver could see and hear: everything published by others who are here.
     fn candidates(&self, receiver: ParticipantKey, room: RoomKey, want: &Want) -> Vec<Candidate> {
         let Some(entry) = self.registry.room(room) else { return Vec::new() };
+        // One participant may have two connections for a moment; neither gets his own media.
+        let id = self.members.get(receiver).map(|member| member.id);
         entry
             .publications
             .iter()
@@ -125,7 +127,7 @@ impl Worker {
                 let owner = self.members.get(publication.owner)?;
                 let wish = wish(want, published.id);
                 let wanted = publication.kind == Kind::Audio || wish.height > 0;
-                let shown = publication.owner != receiver && !owner.media.away && wanted;
+                let shown = Some(owner.id) != id && !owner.media.away && wanted;
                 shown.then_some(Candidate {
                     publication: key,
                     owner: publication.owner,
