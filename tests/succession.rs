@@ -65,8 +65,9 @@ fn a_second_connection_takes_over_without_a_gap() {
     assert_eq!(names(&sim.server.have(1).slots), names(&slots), "nobody moves to another slot");
     // Both connections are given the other one's media, and none of their own.
     for client in [0, second] {
-        for kind in [Kind::Audio, Kind::Video] {
-            let stream = stream(&mut sim, client, kind);
+        let streams = sim.media(client).streams();
+        assert_eq!(streams.len(), 2);
+        for stream in streams {
             assert_eq!(stream.publishers(), [1]);
             assert!(stream.packets.last().expect("packets").at > switched);
         }
