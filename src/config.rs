@@ -32,6 +32,11 @@ pub struct Config {
     #[arg(long, env = "MOTET_HTTP", value_name = "IP:PORT", default_value = "127.0.0.1:8080")]
     pub http: SocketAddr,
 
+    /// Where metrics are served, and whether the process lives and is ready; none: nowhere
+    // Off, and apart from the page: how many people call, and when, is the operator's business alone.
+    #[arg(long, env = "MOTET_ADMIN", value_name = "IP:PORT")]
+    pub admin: Option<SocketAddr>,
+
     /// First UDP port for media, one for each worker; 0: any free ports
     // Above the ports that need privileges, below those that the kernel hands out.
     #[arg(long, env = "MOTET_UDP", value_name = "PORT", default_value_t = 7882)]

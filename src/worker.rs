@@ -18,6 +18,7 @@ mod assign;
 mod control;
 mod forward;
 mod member;
+mod progress;
 mod receive;
 mod report;
 pub mod run;
@@ -26,6 +27,7 @@ mod tick;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use slotmap::SlotMap;
@@ -174,7 +176,11 @@ impl Worker {
             let (version, have) = (member.version, member.media.have(member.number));
             self.updates.push_back((member.room, Update::Have { participant, epoch, version, have }));
         }
-        self.updates.pop_front()
+        let update = self.updates.pop_front();
+        if update.is_none() {
+            self.traffic.members.store(self.members.len() as u64, Ordering::Relaxed);
+        }
+        update
     }
 
     /// Makes handling this participant panic at a stage, so that tests can see that nobody else notices.

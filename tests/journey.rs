@@ -110,6 +110,27 @@ fn who_connects_slowly_does_not_begin_with_an_old_keyframe() {
 }
 
 #[test]
+fn the_steps_of_a_join_are_counted_once_each() {
+    let mut sim = Sim::new(6);
+    sim.caller(1);
+    sim.connect();
+    sim.start_media();
+    sim.run_for(s(1));
+    sim.caller(1);
+    sim.connect();
+    sim.start_media();
+    sim.run_for(s(1));
+    sim.check();
+    let traffic = sim.server.worker.traffic();
+    let counts = [&traffic.joins.check, &traffic.joins.secure, &traffic.joins.media];
+    let counts = counts.map(|times| times.buckets().map(|(_, count)| count).sum::<u64>());
+    assert_eq!(counts, [2, 2, 1], "the first one had nobody to see");
+    let media = traffic.joins.media.sum();
+    assert!(media < 0.1, "{media} s until the first packet");
+    assert_eq!(traffic.members.load(std::sync::atomic::Ordering::Relaxed), 2);
+}
+
+#[test]
 fn a_raw_client_and_a_peer_connection_understand_each_other() {
     let mut sim = Sim::new(3);
     sim.caller(1);

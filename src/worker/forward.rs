@@ -90,6 +90,9 @@ impl Worker {
             self.finish(key, fresh, waiting);
         }
         while let Some(key) = self.scratch.begun.pop() {
+            if let Some(member) = self.members.get_mut(key) {
+                member.progress.shown(now, &self.traffic.joins);
+            }
             self.have_changed(key);
             self.report_bindings(now, key, batch, outlet);
         }

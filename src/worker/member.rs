@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use super::progress::Progress;
 use crate::id::{Epoch, ParticipantId, RoomKey, Ssrc, TransportNumber};
 use crate::room::participant::Participant;
 use crate::room::slot::Slot;
@@ -26,6 +27,7 @@ pub(super) struct Member {
     pub(super) secured: bool,
     pub(super) silent: bool,
     pub(super) joined: Instant,
+    pub(super) progress: Progress,
     pub(super) wake: Instant,
     pub(super) due: Due,
     /// Of the last statement of what the slots carry.
