@@ -72,6 +72,12 @@ pub struct Config {
     #[arg(long, env = "MOTET_PADDING", value_name = "BOOL", default_value_t = true, action = ArgAction::Set)]
     pub padding: bool,
 
+    /// Begin a newcomer's pictures with keyframes that came a moment ago, instead of asking for others
+    // A picture one round trip to the publisher sooner, and fewer keyframes in a room that fills; off for comparison, and
+    // where receivers' links are too narrow for half a second of picture at once.
+    #[arg(long, env = "MOTET_HISTORY_OPENING", value_name = "BOOL", default_value_t = true, action = ArgAction::Set)]
+    pub history_opening: bool,
+
     /// Bytes of each socket's receive and send buffer
     // The usual 200 kB hold 92 packets, a single burst of a big room; more only helps a server that is stalled longer.
     #[arg(long, env = "MOTET_SOCKET_BUFFER", value_name = "BYTES", default_value_t = 4 << 20)]
@@ -240,7 +246,12 @@ impl Config {
     /// What can be switched in a media worker.
     #[must_use]
     pub fn worker(&self) -> worker::Settings {
-        worker::Settings { gso: self.gso, padding: self.padding, remb: Bitrate(self.remb) }
+        worker::Settings {
+            gso: self.gso,
+            padding: self.padding,
+            history_opening: self.history_opening,
+            remb: Bitrate(self.remb),
+        }
     }
 
     /// How many media workers there are to be: 1 to 64.

@@ -55,13 +55,15 @@ pub struct Settings {
     pub gso: bool,
     /// Whether packets whose sizes differ a little are padded to the same size, which makes longer runs.
     pub padding: bool,
+    /// Whether a newcomer's picture may begin with a young keyframe out of the history.
+    pub history_opening: bool,
     /// What publishers without transport-wide feedback are told they may send.
     pub remb: Bitrate,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { gso: true, padding: true, remb: Bitrate(5_000_000) }
+        Self { gso: true, padding: true, history_opening: true, remb: Bitrate(5_000_000) }
     }
 }
 
