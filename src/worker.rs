@@ -18,6 +18,7 @@ mod assign;
 mod control;
 mod forward;
 mod member;
+mod progress;
 mod receive;
 mod report;
 pub mod run;
@@ -27,6 +28,7 @@ mod tick;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use slotmap::SlotMap;
@@ -54,13 +56,15 @@ pub struct Settings {
     pub gso: bool,
     /// Whether packets whose sizes differ a little are padded to the same size, which makes longer runs.
     pub padding: bool,
+    /// Whether a newcomer's picture may begin with a young keyframe out of the history.
+    pub history_opening: bool,
     /// What publishers without transport-wide feedback are told they may send.
     pub remb: Bitrate,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { gso: true, padding: true, remb: Bitrate(5_000_000) }
+        Self { gso: true, padding: true, history_opening: true, remb: Bitrate(5_000_000) }
     }
 }
 
@@ -178,7 +182,11 @@ impl Worker {
             let (version, have) = (member.version, member.media.have(member.number));
             self.updates.push_back((member.room, Update::Have { participant, epoch, version, have }));
         }
-        self.updates.pop_front()
+        let update = self.updates.pop_front();
+        if update.is_none() {
+            self.traffic.members.store(self.members.len() as u64, Ordering::Relaxed);
+        }
+        update
     }
 
     /// Makes handling this participant panic at a stage, so that tests can see that nobody else notices.

@@ -88,8 +88,9 @@ impl Worker {
         }
         if let Some(layer) = target.and_then(|layer| publication.layers.get_mut(usize::from(layer)))
             && needs_keyframe
-            // Who is still connecting begins with a young one out of the history, and asks then if it is too old.
-            && (secured || layer.opening(now, OPENS_FOR / 2).is_none())
+            // Who is still connecting begins with a young one out of the history, and asks then if it is too old. Where
+            // the history may not open, one that comes too early would be for nothing.
+            && (secured || (self.settings.history_opening && layer.opening(now, OPENS_FOR / 2).is_none()))
         {
             layer.keyframe.request();
             self.keyframes.push(binding.publication);

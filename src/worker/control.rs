@@ -6,6 +6,7 @@ use rand::RngExt as _;
 
 use super::Worker;
 use super::member::{Due, Member, Seals};
+use super::progress::Progress;
 use crate::control::{Command, Join, Update};
 use crate::id::{PublicationId, Ssrc};
 use crate::observe::reason::Reason;
@@ -108,6 +109,7 @@ impl Worker {
             secured: false,
             silent: false,
             joined: now,
+            progress: Progress::new(now),
             wake: now,
             due: Due { reports: now, feedback: now },
             predecessor,

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use super::progress::Progress;
 use crate::id::{Epoch, ParticipantId, RoomKey, Ssrc, TransportNumber};
 use crate::room::Publish;
 use crate::room::participant::Participant;
@@ -28,6 +29,7 @@ pub(super) struct Member {
     pub(super) secured: bool,
     pub(super) silent: bool,
     pub(super) joined: Instant,
+    pub(super) progress: Progress,
     pub(super) wake: Instant,
     pub(super) due: Due,
     /// This participant's connection before this one, until it is gone.

@@ -97,6 +97,9 @@ impl Worker {
             match event {
                 Event::Secured => {
                     member.secured = true;
+                    let bound = member.media.slots.iter().filter_map(|slot| slot.binding);
+                    let awaits = bound.into_iter().any(|binding| binding.sent);
+                    member.progress.secured(now, awaits, &self.traffic.joins);
                     let (participant, epoch, transport) = (member.id, member.epoch, member.number);
                     self.updates
                         .push_back((member.room, Update::Connected { participant, epoch, transport }));
