@@ -160,7 +160,8 @@ impl Worker {
         while let Some(key) = self.wheel.poll(now) {
             self.guard(now, key, |worker| worker.tick(now, key, batch, outlet));
         }
-        self.ask_for_keyframes(now, batch, outlet);
+        // What timers and commands allowed to begin.
+        self.handle_fresh(now, batch, outlet);
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) has something to do; `None` while nobody is here.

@@ -31,6 +31,9 @@ mod limits;
 /// Encodings of one picture, and slots that pass from one to another.
 mod simulcast;
 
+/// Slots that pass from one person to another, and offers that grow.
+mod rebinding;
+
 /// The packet path allocates nothing once it runs.
 mod allocation;
 

@@ -60,8 +60,13 @@ impl Worker {
                     self.assign_slots(now, key);
                 }
             }
+            Command::Seen { participant, epoch, version } => {
+                if let Some(key) = self.registry.find(participant, epoch) {
+                    self.seen(now, key, version);
+                }
+            }
             // Not yet of consequence.
-            Command::Seen { .. } | Command::Stall { .. } => {}
+            Command::Stall { .. } => {}
             Command::Away { participant, epoch, away } => {
                 if let Some(key) = self.registry.find(participant, epoch) {
                     self.members[key].media.away = away;
@@ -190,7 +195,7 @@ impl Worker {
         // Whatever is sent after an interruption begins a new stretch of numbers, with a keyframe.
         for route in entry.routes.as_slice() {
             if let Some(member) = self.members.get_mut(route.receiver) {
-                member.media.slots[usize::from(route.slot)].interrupt();
+                member.media.slots[usize::from(route.slot)].interrupt(publication);
             }
         }
     }
@@ -228,10 +233,10 @@ impl Worker {
         self.wheel.cancel(key);
         for (index, slot) in member.media.slots.iter().enumerate() {
             let route = Route { receiver: key, slot: index as u16 };
-            if let Some(publication) =
-                slot.binding.and_then(|binding| self.publications.get_mut(binding.publication))
-            {
-                publication.routes.remove(route);
+            for binding in [slot.binding, slot.next].into_iter().flatten() {
+                if let Some(publication) = self.publications.get_mut(binding.publication) {
+                    publication.routes.remove(route);
+                }
             }
         }
         if let Some(room) = self.registry.room_mut(member.room) {

@@ -84,7 +84,7 @@ impl Worker {
         for route in self.publications[old].routes.as_slice().to_vec() {
             self.publications[old].routes.remove(route);
             if let Some(member) = self.members.get_mut(route.receiver) {
-                member.media.slots[usize::from(route.slot)].rehome(new);
+                member.media.slots[usize::from(route.slot)].rehome(old, new);
                 self.publications[new].routes.add(route);
             }
         }

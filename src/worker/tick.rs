@@ -10,6 +10,7 @@ use crate::control::Update;
 use crate::net::SendBatch;
 use crate::observe::reason::Reason;
 use crate::room::registry::ParticipantKey;
+use crate::room::slot::Slot;
 use crate::transport::{DTLS_DEADLINE, Event};
 
 /// Nothing authenticated for so long: the participant may be away.
@@ -41,6 +42,7 @@ impl Worker {
             self.updates.push_back((member.room, Update::Heard { participant, epoch, silent, since_ms }));
         }
         if member.secured {
+            self.open_late_slots(now, key);
             self.ask_for_missing(now, key, batch, outlet);
             self.send_feedback(now, key, batch, outlet);
             self.send_reports(now, key, batch, outlet);
@@ -70,8 +72,9 @@ impl Worker {
                     .fold(wake, Instant::min);
             }
         }
-        wake =
-            [member.transport.poll_timeout(), member.retires].into_iter().flatten().fold(wake, Instant::min);
+        let gates = member.media.slots.iter().filter_map(Slot::poll_timeout);
+        let ends = [member.transport.poll_timeout(), member.retires];
+        wake = gates.chain(ends.into_iter().flatten()).fold(wake, Instant::min);
         // Never at once: what is due now was done now, and a handshake that asks for the past must not spin.
         member.wake = wake.max(now + Duration::from_millis(1));
         self.wheel.schedule(key, member.wake);
@@ -106,7 +109,8 @@ impl Worker {
                     self.succeed(now, key);
                     let member = &mut self.members[key];
                     // What it is to see may begin at once, out of the history.
-                    let bound = member.media.slots.iter().filter_map(|slot| Some(slot.binding?.publication));
+                    let bound =
+                        member.media.slots.iter().filter_map(|slot| Some(slot.decided()?.publication));
                     self.fresh.extend(bound);
                     self.wake_at(key, now);
                 }

@@ -182,6 +182,10 @@ impl Server {
         std::mem::take(&mut self.sent.0)
     }
 
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.worker.poll_timeout()
+    }
+
     pub fn dropped(&self, reason: Reason) -> u64 {
         self.worker.traffic().dropped.get(reason)
     }
