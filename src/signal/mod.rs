@@ -24,6 +24,7 @@ pub mod join;
 pub mod leave;
 pub mod message;
 pub mod negotiate;
+pub mod rendezvous;
 pub mod room;
 pub mod rooms;
 pub mod sdp;
