@@ -28,6 +28,9 @@ mod limits;
 /// Encodings of one picture, and slots that pass from one to another.
 mod simulcast;
 
+/// Whatever people do, everyone's picture of the room is the true one.
+mod model;
+
 /// The packet path allocates nothing once it runs.
 mod allocation;
 
