@@ -11,7 +11,7 @@ pub const MEDIA_SILENT: Duration = Duration::from_secs(8);
 pub const CARRIER_SILENT: Duration = Duration::from_secs(5);
 pub const REMOVED: Duration = Duration::from_secs(30);
 const EARLY: Duration = Duration::from_millis(50);
-const LATE: Duration = Duration::from_millis(2500);
+const LATE: Duration = Duration::from_millis(3500);
 
 /// Somebody who is, or was until lately, in a room.
 #[derive(Clone, Debug)]

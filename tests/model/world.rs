@@ -117,13 +117,16 @@ impl World {
 
     /// Everybody who has something to do does it, and all that is said is heard.
     async fn settle(&mut self) {
-        // The clock stands until all tasks wait.
-        tokio::time::sleep(Duration::from_millis(1)).await;
-        for _ in 0..2 {
-            for (room, update) in self.worker.updates(now()) {
+        loop {
+            // The clock stands until all tasks wait.
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            let updates = self.worker.updates(now());
+            if updates.is_empty() {
+                break;
+            }
+            for (room, update) in updates {
                 self.rooms.deliver(room, update);
             }
-            tokio::time::sleep(Duration::from_millis(1)).await;
         }
         for index in 0..SEATS {
             let Some(seat) = &mut self.seats[index] else { continue };
@@ -138,7 +141,9 @@ impl World {
     async fn pause(&mut self, ms: u64) {
         let end = now() + Duration::from_millis(ms);
         while now() < end {
-            let step = (end - now()).min(Duration::from_millis(900));
+            // Browsers answer a ping every 2 s. Where nobody looks, it is enough that the worker says who is silent.
+            let watched = self.seats.iter().flatten().any(|seat| seat.page.is_healthy());
+            let step = (end - now()).min(Duration::from_millis(if watched { 1900 } else { 9000 }));
             tokio::time::sleep(step).await;
             for seat in self.seats.iter().flatten().filter(|seat| seat.page.is_healthy()) {
                 // The pong of a browser.
