@@ -7,7 +7,7 @@
 //! 2. forward ([`forward`]): for each publication with fresh packets, for each receiver: select, rewrite, seal into
 //!    the send batch, so that the packets of one receiver stand together and leave in one run;
 //! 3. answer ([`answer`]): reports taken, packets repeated, keyframes asked for;
-//! 4. commands of the signaling half ([`control`], [`assign`]);
+//! 4. commands of the signaling half ([`control`], [`assign`], [`succeed`]);
 //! 5. timers ([`tick`]), among them what the server reports of its own accord ([`report`]).
 //!
 //! Media comes first in every turn, and whatever is done for one participant is guarded: a panic removes that
@@ -22,6 +22,7 @@ mod progress;
 mod receive;
 mod report;
 pub mod run;
+mod succeed;
 mod tick;
 
 use std::collections::VecDeque;
@@ -159,7 +160,8 @@ impl Worker {
         while let Some(key) = self.wheel.poll(now) {
             self.guard(now, key, |worker| worker.tick(now, key, batch, outlet));
         }
-        self.ask_for_keyframes(now, batch, outlet);
+        // What timers and commands allowed to begin.
+        self.handle_fresh(now, batch, outlet);
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) has something to do; `None` while nobody is here.
@@ -173,6 +175,9 @@ impl Worker {
         while let Some(key) = self.changed.pop() {
             let Some(member) = self.members.get_mut(key) else { continue };
             member.media.have_changed = false;
+            if member.retires.is_some() {
+                continue;
+            }
             let (participant, epoch) = (member.id, member.epoch);
             member.version += 1;
             let (version, have) = (member.version, member.media.have(member.number));

@@ -16,6 +16,9 @@ mod call;
 /// Restarts, rebinding, silence, consent.
 mod ice_restart;
 
+/// A second connection that takes the place of the first.
+mod succession;
+
 /// Loss, copies and detours in both directions, padding and probes.
 mod loss;
 
@@ -30,6 +33,9 @@ mod simulcast;
 
 /// Whatever people do, everyone's picture of the room is the true one.
 mod model;
+
+/// Slots that pass from one person to another, and offers that grow.
+mod rebinding;
 
 /// The packet path allocates nothing once it runs.
 mod allocation;

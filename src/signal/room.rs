@@ -312,6 +312,8 @@ impl Room {
                 let heard = now.checked_sub(since).unwrap_or(now);
                 participant.life.media = participant.life.media.max(heard);
             }
+            // A transport that was replaced meanwhile concerns nobody.
+            Update::Closed { transport, .. } if transport != participant.transport_number => {}
             Update::Closed { reason, .. } => {
                 // Without a connection that could be told, the client's next sign of life finds this event.
                 participant.transport = None;

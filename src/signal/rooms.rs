@@ -96,11 +96,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// About whom (`None`: the whole room), and which kind of news.
+type Subject = (Option<ParticipantId>, u8);
+
 /// What the worker last said about each participant of a room: only the newest of a kind matters, so a room
 /// that is behind costs no more memory.
 #[derive(Default)]
 struct Mailbox {
-    newest: Mutex<BTreeMap<(Option<ParticipantId>, u8), (Epoch, Update)>>,
+    newest: Mutex<BTreeMap<Subject, (Epoch, Update)>>,
     wake: Notify,
 }
 
