@@ -22,6 +22,8 @@ pub mod carrier;
 pub mod http;
 pub mod join;
 pub mod leave;
+#[doc(hidden)]
+pub mod line;
 pub mod message;
 pub mod negotiate;
 pub mod rendezvous;
