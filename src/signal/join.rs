@@ -200,6 +200,7 @@ impl Room {
             name: valid.name,
             publications,
             have: Have { n: valid.want.n, ..Have::default() },
+            stated: None,
             want: valid.want,
             transport: Some(Transport { negotiator, media: answered.media }),
             transport_number: number,
@@ -211,19 +212,20 @@ impl Room {
         self.empty_since = None;
         self.handle.set_vacant(false);
         let published = participant.publications.iter().map(|p| participant.published(p)).collect();
-        let replaced = self.participants.insert(id, participant);
-        let mut delta = RoomDelta { published, ..RoomDelta::default() };
-        if let Some(replaced) = replaced {
+        if let Some(replaced) = self.participants.insert(id, participant) {
             tracing::info!(room = self.key.0, participant = %id, epoch = epoch.0, "replaced");
             self.forget_session(&replaced, Close::Replaced);
-            delta.unpublished = replaced.publications.iter().map(|publish| publish.publication).collect();
-            delta.changed = self.changed(id);
+            let unpublished = replaced.publications.iter().map(|publish| publish.publication).collect();
+            let changed = self.changed_if_known(id);
+            let delta = RoomDelta { unpublished, changed, published, ..RoomDelta::default() };
+            self.announce(now, delta, Some(id));
+            self.notice_unpublished(id);
         } else {
             tracing::info!(room = self.key.0, participant = %id, total = self.participants.len(), "joined");
-            delta.joined = self.changed(id);
+            self.announce_arrival(now, id);
         }
-        self.announce(now, delta, Some(id));
         self.welcome(now, id, answered.sdp);
+        self.schedule(now, id);
         Ok(())
     }
 

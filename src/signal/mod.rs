@@ -18,6 +18,7 @@ use crate::observe::reason::{Counters, Reason};
 use crate::transport::Credentials;
 
 pub mod carrier;
+mod deadlines;
 pub mod http;
 pub mod join;
 pub mod leave;
@@ -25,6 +26,7 @@ pub mod message;
 pub mod negotiate;
 pub mod room;
 pub mod rooms;
+mod roster;
 pub mod sdp;
 pub mod session;
 pub mod track;
@@ -98,6 +100,12 @@ pub struct Settings {
     pub rooms: usize,
     pub participants: usize,
     pub publications: usize,
+    /// Participants that a snapshot or a page names, unless more publish.
+    pub page: usize,
+    /// In rooms above this arrivals and departures are said together.
+    pub gather_above: usize,
+    /// In rooms above this arrivals that publish nothing are only counted.
+    pub count_above: usize,
     /// How long an empty room keeps its numbers.
     pub room_grace: Duration,
     /// Sections of an offer; told to clients, enforced by the negotiation.
@@ -118,6 +126,9 @@ impl Default for Settings {
             rooms: 10_000,
             participants: 1000,
             publications: 8,
+            page: 100,
+            gather_above: 100,
+            count_above: 500,
             room_grace: Duration::from_secs(60),
             sections: 96,
             origins: Vec::new(),

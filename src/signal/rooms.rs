@@ -360,7 +360,7 @@ impl Drop for Place {
 async fn drive(mut room: Room, mut events: mpsc::Receiver<Event>, mailbox: Arc<Mailbox>, place: Place) {
     let mut stopped = None;
     while stopped.is_none() {
-        let deadline = room.poll_timeout(now());
+        let deadline = room.poll_timeout();
         tokio::select! {
             event = events.recv() => {
                 let Some(event) = event else { return };
@@ -376,10 +376,10 @@ async fn drive(mut room: Room, mut events: mpsc::Receiver<Event>, mailbox: Arc<M
                 }
             }
             () = sleep_until(deadline) => {
-                for id in room.everyone() {
+                for id in room.due(now()) {
                     guard(&mut room, Some(id), |room, now| room.handle_timeout(now, id));
                 }
-                room.retry_owed();
+                guard(&mut room, None, Room::handle_room_timeout);
                 if room.is_over(now()) && events.is_empty() {
                     break;
                 }

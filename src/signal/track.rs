@@ -56,6 +56,7 @@ impl Room {
         let participant = self.participant(id)?;
         participant.publications.retain(|publish| publish.publication != publication);
         self.announce(now, RoomDelta { unpublished: vec![publication], ..RoomDelta::default() }, None);
+        self.notice_unpublished(id);
         Ok(())
     }
 
