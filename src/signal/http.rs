@@ -7,11 +7,11 @@ use axum::body::Body;
 use axum::extract::Path;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use rust_embed::{EmbeddedFile, RustEmbed};
 
 use super::rooms::Rooms;
-use super::ws;
+use super::{poll, ws};
 
 /// The client as it stands in the source tree; debug builds read it from there at every request.
 #[derive(RustEmbed)]
@@ -55,6 +55,7 @@ pub fn router(rooms: Arc<Rooms>) -> Router {
         .route("/", get(|headers: HeaderMap| async move { file("index.html", &headers) }))
         .route("/livez", get(|| async { "ok\n" }))
         .route("/v1/ws", get(ws::upgrade))
+        .route("/v1/poll", post(poll::poll))
         .route(
             "/{*path}",
             get(|Path(path): Path<String>, headers: HeaderMap| async move { file(&path, &headers) }),

@@ -3,7 +3,7 @@
 //! What concerns the newcomer alone (reading the message, answering the offer) happens in the connection's own
 //! task; then the room takes the snapshot and enters the newcomer in one step.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
@@ -13,10 +13,12 @@ use crate::observe::reason::Reason;
 use crate::room::{Have, Media, Publish, Want};
 
 use super::carrier::{Carrier, Close};
+use super::limit::Rate;
 use super::message::{FromServer, Hello, Limits, Objection, PublishItem, RoomDelta, Snapshot, Welcome};
 use super::negotiate::Answered;
 use super::room::{Life, Participant, Room, Transport, refuse};
 use super::session::{Session, Tokens};
+use super::track::OFFER_WINDOW;
 use super::{Door, Negotiate, Settings};
 
 /// Characters of a display name. More makes rosters of big rooms heavy, fewer cuts real names.
@@ -187,6 +189,9 @@ impl Room {
         })))
         .map_err(|objection| objection.retry(RETRY_BUSY_MS))?;
 
+        let offers = Rate::new(self.door.settings.offers_per_10s, OFFER_WINDOW);
+        // The one that came with the hello.
+        let _ = offers.pay(1);
         let participant = Participant {
             id,
             epoch,
@@ -204,7 +209,7 @@ impl Room {
             want: valid.want,
             transport: Some(Transport { negotiator, media: answered.media }),
             transport_number: number,
-            offers: VecDeque::from([now]),
+            offers,
         };
         self.sessions.insert(participant.session, id);
         self.directory.insert(participant.session, self.handle.clone());

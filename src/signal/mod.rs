@@ -1,6 +1,6 @@
 //! A participant's door: HTTP, WebSocket, messages, sessions, rooms.
 //!
-//! The journey: [`http`] accepts the request → [`ws`] is the connection, one task each → [`message`] reads what
+//! The journey: [`serve`] accepts the connection, [`http`] the request → [`ws`] or [`poll`] carries the session → [`message`] reads what
 //! arrives → [`join`] checks a `hello` and has [`negotiate`] answer its offer → [`rooms`] finds the room's task
 //! → [`room`] enters the participant, whose [`session`] outlives the connection → [`track`] obeys what it says
 //! later → [`leave`] ends it.
@@ -9,6 +9,7 @@
 //! writes through a bounded [`carrier`], to workers through [`Workers`], and what workers report is kept in a
 //! mailbox of which only the newest matters.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,15 +20,19 @@ use crate::transport::Credentials;
 
 pub mod carrier;
 mod deadlines;
+mod gate;
 pub mod http;
 pub mod join;
 pub mod leave;
+mod limit;
 pub mod message;
 pub mod negotiate;
+pub mod poll;
 pub mod room;
 pub mod rooms;
 mod roster;
 pub mod sdp;
+pub mod serve;
 pub mod session;
 pub mod track;
 pub mod ws;
@@ -92,7 +97,15 @@ pub struct Settings {
     pub sizes: message::SizeLimits,
     pub messages_per_second: u32,
     pub burst: u32,
-    pub offers_per_10s: usize,
+    pub offers_per_10s: u32,
+    /// Joins from one address: at once, and in the long run.
+    pub joins_burst: u32,
+    pub joins_per_minute: u32,
+    pub connections_per_address: usize,
+    /// Long poll carriers in all.
+    pub poll_carriers: usize,
+    /// For a request's head.
+    pub header_within: Duration,
     /// For the first message of a connection.
     pub hello_within: Duration,
     /// How long somebody is kept after the last sign of life.
@@ -112,6 +125,8 @@ pub struct Settings {
     pub sections: usize,
     /// Origins whose pages may connect beside our own.
     pub origins: Vec<String>,
+    /// Who may say for which address it asks.
+    pub proxies: Vec<IpAddr>,
 }
 
 impl Default for Settings {
@@ -121,6 +136,11 @@ impl Default for Settings {
             messages_per_second: 50,
             burst: 200,
             offers_per_10s: 4,
+            joins_burst: 300,
+            joins_per_minute: 300,
+            connections_per_address: 1000,
+            poll_carriers: 10_000,
+            header_within: Duration::from_secs(10),
             hello_within: Duration::from_secs(5),
             removed_after: Duration::from_secs(30),
             rooms: 10_000,
@@ -132,6 +152,7 @@ impl Default for Settings {
             room_grace: Duration::from_secs(60),
             sections: 96,
             origins: Vec::new(),
+            proxies: vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
         }
     }
 }

@@ -4,7 +4,7 @@
 //! and waits for nobody. What it does on a `hello` stands in [`super::join`], on later messages in
 //! [`super::track`], and how participants go in [`super::leave`].
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,7 @@ use crate::room::{Have, Media, Publish, Want};
 
 use super::carrier::{Carrier, Close};
 use super::deadlines::Deadlines;
+use super::limit::Rate;
 use super::message::{Acked, Layers, Participant as Listed, Publication, Restart, Speakers};
 use super::message::{FromClient, FromServer, Incoming, Objection, Refuse, Resume, Resumed};
 use super::rooms::{Event, Handle, Sessions, subject};
@@ -50,8 +51,7 @@ pub(super) struct Participant {
     pub(super) transport: Option<Transport>,
     /// The number of the present or last transport.
     pub(super) transport_number: TransportNumber,
-    /// When offers of the last 10 s came.
-    pub(super) offers: VecDeque<Instant>,
+    pub(super) offers: Rate,
 }
 
 /// A peer connection's negotiation and what it agreed on.
@@ -280,7 +280,7 @@ impl Room {
     ) -> Result<(), Objection> {
         let Some(message) = body? else { return Ok(()) };
         match message {
-            FromClient::Hello(_) | FromClient::Resume(_) => {
+            FromClient::Hello(_) | FromClient::Resume(_) | FromClient::Poll(_) => {
                 Err(Objection::new(Reason::WrongState, "Only as the first message of a carrier."))
             }
             FromClient::Ack(_) => Ok(()),

@@ -14,7 +14,9 @@ use crate::observe::reason::Reason;
 
 use super::carrier::Carrier;
 use super::join::{Enter, Valid};
+use super::limit::Networks;
 use super::message::{Incoming, Objection, Resume};
+use super::poll::Polls;
 use super::room::{Room, refuse, session_unknown};
 use super::{Door, now};
 
@@ -91,7 +93,7 @@ impl Sessions {
 }
 
 /// A panic while one of these locks is held cannot leave the map half changed.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -147,6 +149,8 @@ pub struct Rooms {
     sessions: Arc<Sessions>,
     register: Mutex<Register>,
     mailboxes: RwLock<HashMap<RoomKey, Arc<Mailbox>>>,
+    pub(super) networks: Arc<Networks>,
+    pub(super) polls: Polls,
     /// How many connections are open.
     connections: watch::Sender<usize>,
 }
@@ -175,6 +179,8 @@ impl Rooms {
     pub fn new(door: Door) -> Arc<Self> {
         let load = vec![0; door.workers.count().clamp(1, 1 << WORKER_BITS)];
         Arc::new(Self {
+            networks: Networks::new(&door.settings),
+            polls: Polls::default(),
             door: Arc::new(door),
             sessions: Arc::default(),
             register: Mutex::new(Register { load, ..Register::default() }),
@@ -195,6 +201,12 @@ impl Rooms {
     #[must_use]
     pub fn count(&self) -> usize {
         lock(&self.register).by_id.len()
+    }
+
+    /// How many sessions could be resumed.
+    #[must_use]
+    pub fn sessions_count(&self) -> usize {
+        lock(&self.sessions.0).len()
     }
 
     #[must_use]

@@ -21,8 +21,10 @@ use crate::transport::{Credentials, DtlsRole, Remote};
 
 mod big;
 mod documents;
+mod luck;
 mod model;
 mod people;
+mod polling;
 mod wire;
 
 /// Takes note of every command; refuses them while it is `full`.
