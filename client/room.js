@@ -1,20 +1,20 @@
 // A room as its members see it: who is there, what each shows, and one's own camera and microphone. It outlives
 // carriers, connections and sessions; only `leave` and the server's refusal end it.
 
-import { Connection } from "./connection.js";
 import { MotetError, asMotetError } from "./errors.js";
 import { Playback } from "./playback.js";
 import { Roster } from "./roster.js";
 import { Signal } from "./signal.js";
-import { Slots } from "./slots.js";
 import { LocalTrack } from "./track.js";
+import { Transports } from "./transports.js";
 import { Wants } from "./want.js";
 
 /** @import { Carrier } from "./signal.js" */
 /** @import { Publication } from "./participant.js" */
 /** @import { WantEnvironment } from "./want.js" */
-/** @import { DeviceChoice, JoinOptions, OpenedDevices, Room as PublicRoom, RoomEventMap, RoomState } from "./types.d.ts" */
-/** @import { ErrorMessage, HaveState, Publish, ServerMessage, Source, Welcome } from "./protocol.d.ts" */
+/** @import { DeviceChoice, JoinOptions, OpenedDevices, Person, ReceiveChoice, Room as PublicRoom, RoomEventMap, RoomState } from "./types.d.ts" */
+/** @import { Layers, ParticipantInfo, Publish, ServerMessage, Source, Welcome, WhoPage } from "./protocol.d.ts" */
+/** @import { Slot } from "./slots.js" */
 
 /**
  * Everything that a browser provides, so that tests can provide it instead.
@@ -34,8 +34,8 @@ const PASSING = new Set(["unknown_session", "resume_token", "slow_reader", "unre
 /** ms between attempts to join anew, shortened by up to half at random. Higher keeps people waiting after an outage, lower storms a restarted server. */
 const REJOIN_FIRST = 200;
 const REJOIN_MOST = 10_000;
-/** The screen is what people look at. */
-const SCREEN_PRIORITY = 10;
+/** ms between a change of what is shown and the offer of more slots, because tiles come in crowds. Higher shows the last of them later. */
+const GROW_AFTER = 100;
 
 /** @implements {PublicRoom} */
 export class Room extends EventTarget {
@@ -52,10 +52,7 @@ export class Room extends EventTarget {
   /** @type {Wants} */ #wants;
   /** @type {Playback} */ #playback;
   /** @type {Signal | null} */ #signal = null;
-  /** @type {Connection | null} */ #connection = null;
-  #slots = new Slots();
-  /** Counts the session's peer connections. */ #transport = 0;
-  /** The `s` of the last offer. */ #offerNumber = 0;
+  /** @type {Transports} */ #transports;
   /** Tracks by the number of the `publish` that the server has not yet obeyed. @type {Map<number, LocalTrack>} */
   #publishing = new Map();
   /** In the room, as far as the server said: deltas and mutes make sense. */ #entered = false;
@@ -63,6 +60,9 @@ export class Room extends EventTarget {
   /** Ends every listener at once. */ #listening = new AbortController();
   /** @type {(() => void) | null} */ #wake = null;
   #reentering = false;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */ #growing;
+  /** Whoever asked `who` and waits, in order. @type {{ resolve: (page: WhoPage) => void, reject: (error: MotetError) => void }[]} */ #asking = [];
+  /** Of our pictures, the encodings that somebody watches. @type {Layers["publications"]} */ #layers = {};
   /** What went wrong while the last mishap was being mended. @type {MotetError | null} */ #mishap = null;
 
   /** @param {string | URL} url @param {JoinOptions} options @param {Environment} environment */
@@ -82,7 +82,7 @@ export class Room extends EventTarget {
     const host = {
       open: environment.openTrack,
       /** @param {LocalTrack} track */
-      sender: (track) => this.#connection?.sender(track.source) ?? null,
+      senders: (track) => this.#transports.senders(track.source),
       /** @param {LocalTrack} track */
       announce: (track) => this.#announce(track),
       /** @param {LocalTrack} track */
@@ -94,6 +94,7 @@ export class Room extends EventTarget {
     this.#wants = new Wants((want) => {
       if (this.#entered) this.#signal?.send({ t: "want", ...want });
     }, environment);
+    this.#transports = this.#makeTransports();
     this.#playback = new Playback(environment.createAudio, () => this.#emit("playbackblocked", {}));
     this.#listen();
   }
@@ -136,6 +137,10 @@ export class Room extends EventTarget {
     return this.#roster.total;
   }
 
+  get speakers() {
+    return this.#roster.speakers;
+  }
+
   /** @param {DeviceChoice} choice */
   setCamera(choice) {
     return this.#set(this.camera, choice);
@@ -150,6 +155,34 @@ export class Room extends EventTarget {
   setName(name) {
     this.#options.name = name;
     if (this.#entered) this.#signal?.send({ t: "name", name });
+  }
+
+  /** @param {ReceiveChoice} choice */
+  want({ audio, lastSpeakers }) {
+    this.#wants.choose({
+      ...(audio !== undefined && { audio: audio === "loudest" ? audio : audio.map((one) => (typeof one === "number" ? one : one.id)) }),
+      ...(lastSpeakers !== undefined && { video: { last: lastSpeakers } }),
+    });
+  }
+
+  /** @returns {AsyncGenerator<Person, void, void>} */
+  async *people() {
+    /** @type {string | undefined} */
+    let after;
+    do {
+      const { participants, next } = await this.#ask(after);
+      for (const info of participants) yield this.participants.get(info.id) ?? person(info);
+      after = next;
+    } while (after !== undefined);
+  }
+
+  /** @param {string | undefined} after @returns {Promise<WhoPage>} */
+  #ask(after) {
+    return new Promise((resolve, reject) => {
+      if (!this.#entered || !this.#signal) throw new MotetError(this.state === "closed" ? "closed" : "unreachable");
+      this.#signal.send({ t: "who", ...(after !== undefined && { after }) });
+      this.#asking.push({ resolve, reject });
+    });
   }
 
   resumePlayback() {
@@ -175,78 +208,57 @@ export class Room extends EventTarget {
       lost: (error) => this.#reenter(error),
     });
     this.#signal = signal;
-    this.#transport = 0;
-    const connection = this.#connect();
     for (const track of this.#tracks) {
       // A microphone that is muted but open is published too: unmuting it must not take a round trip.
       const publish = track.track !== null || track.told !== null;
       track.publication = null;
       track.told = publish ? track.muted : null;
+      track.watched(null);
     }
-    const welcome = await signal.join(this.#hello(connection, identity));
+    this.#layers = {};
+    const welcome = await signal.join(this.#hello(identity));
     // Deltas may follow at once: the roster first, and nothing awaited before it.
     this.#welcomed(welcome);
-    await connection.answered(welcome.answer);
+    await this.#transports.begun(welcome.answer);
+    this.#grow();
   }
 
-  /** @param {Connection} connection @param {{ session: string, token: string } | null} identity */
-  async #hello(connection, identity) {
-    const offer = await this.#offer(connection);
+  /** @param {{ session: string, token: string } | null} identity */
+  async #hello(identity) {
+    this.#playback.close();
+    const offer = await this.#transports.begin();
     this.#throwIfClosed();
     const { room, name } = this.#options;
-    const publish = this.#everythingPublished(connection);
-    return { caps: [], room, name, offer, publish, want: this.#wants.initial(), ...identity };
+    return { caps: [], room, name, offer, publish: this.#everythingPublished(), want: this.#wants.initial(), ...identity };
   }
 
-  /** A new peer connection, empty. */
-  #connect() {
-    this.#connection?.close();
-    const connection = new Connection(this.#environment.createPeer, {
-      offer: (sdp) => {
-        this.#offerNumber = this.#signal?.send({ t: "offer", transport: this.#transport, sdp }) ?? 0;
-      },
+  #makeTransports() {
+    return new Transports({
+      createPeer: (configuration) => this.#environment.createPeer(configuration),
+      send: (message) => this.#signal?.send(message) ?? 0,
       ready: () => this.#signal?.up ?? false,
-      broken: () => this.#assess("media"),
-      failed: (error) => this.#reenter(error),
+      pictures: () => this.#pictures().length,
+      sending: (source) => this.#trackOf(source)?.sending ?? { track: null, layers: null },
+      rebind: async () => {
+        for (const track of this.#tracks) await track.rebind();
+      },
+      published: () => this.#everythingPublished(),
+      visible: () => this.#pictures().flatMap(({ id, visible }) => (visible ? [id] : [])),
+      due: (slot) => this.#due(slot),
+      bound: () => this.#bindSlots(),
+      changed: (reason) => this.#assess(reason),
+      lost: (error) => void this.#reenter(error),
     });
-    this.#connection = connection;
-    this.#slots = new Slots();
-    this.#playback.close();
-    this.#bindSlots();
-    return connection;
   }
 
-  /** @param {Connection} connection @returns {Promise<string>} its first offer, our tracks on it */
-  async #offer(connection) {
-    for (const track of this.#tracks) await track.rebind();
-    const offer = await connection.firstOffer();
-    for (const { mid, track } of connection.slots()) this.#slots.add(mid, track);
-    return offer;
-  }
-
-  /** @param {Connection} connection @returns {Publish[]} */
-  #everythingPublished(connection) {
+  /** @returns {Publish[]} */
+  #everythingPublished() {
     return this.#tracks.flatMap((track) => {
-      const mid = connection.mid(track.source);
+      const mid = this.#transports.mid(track.source);
       if (mid === null || track.told === null) return [];
       track.told = track.muted;
       return [{ mid, kind: track.kind, source: track.source, muted: track.muted }];
     });
-  }
-
-  /** The server forgot our transport; the session and everything published live on over a new one. */
-  async #replaceTransport() {
-    try {
-      const connection = this.#connect();
-      this.#assess("media");
-      const transport = ++this.#transport;
-      const sdp = await this.#offer(connection);
-      if (connection !== this.#connection || !this.#signal) return; // overtaken
-      const publish = this.#everythingPublished(connection);
-      this.#offerNumber = this.#signal.send({ t: "offer", transport, sdp, publish });
-    } catch (error) {
-      void this.#reenter(asMotetError(error, "connection_failed"));
-    }
   }
 
   #throwIfClosed() {
@@ -256,7 +268,7 @@ export class Room extends EventTarget {
   /** @param {Welcome} welcome */
   #welcomed(welcome) {
     this.#entered = true;
-    this.#slots.apply(welcome.have);
+    if (this.#transports.have(welcome.have)) this.#signal?.acknowledge();
     this.#roster.enter(welcome.you, welcome);
     this.#bindSlots();
     for (const track of this.#tracks) this.#announce(track);
@@ -312,11 +324,11 @@ export class Room extends EventTarget {
   #teardown() {
     this.#entered = false;
     this.#publishing.clear();
+    for (const { reject } of this.#asking.splice(0)) reject(new MotetError(this.state === "closed" ? "closed" : "unreachable"));
+    clearTimeout(this.#growing);
     this.#signal?.abandon();
     this.#signal = null;
-    this.#connection?.close();
-    this.#connection = null;
-    this.#slots = new Slots();
+    this.#transports.close();
     this.#playback.close();
     this.#bindSlots();
   }
@@ -338,7 +350,7 @@ export class Room extends EventTarget {
   /** Says it when the connection breaks or is whole again. @param {string} reason */
   #assess(reason) {
     if (this.state === "closed") return;
-    const whole = this.#entered && (this.#signal?.up ?? false) && !(this.#connection?.broken ?? true);
+    const whole = this.#entered && (this.#signal?.up ?? false) && !this.#transports.broken;
     if (whole && this.state !== "connected") {
       const first = this.state === "connecting";
       this.state = "connected";
@@ -367,7 +379,7 @@ export class Room extends EventTarget {
   #networkChanged() {
     this.#wake?.();
     this.#signal?.renew();
-    this.#connection?.restart();
+    this.#transports.restart();
   }
 
   /** Chromium reports a change also when only its guess of the speed changed. */
@@ -375,7 +387,7 @@ export class Room extends EventTarget {
     const type = this.#environment.network?.type;
     const moved = type !== this.#networkType;
     this.#networkType = type;
-    if (moved || (this.#connection && !(await this.#connection.check()))) this.#networkChanged();
+    if (moved || !(await this.#transports.check())) this.#networkChanged();
   }
 
   // What the server says
@@ -391,14 +403,24 @@ export class Room extends EventTarget {
         this.#roster.snapshot(message);
         break;
       case "have":
-        this.#have(message);
+        // The server begins with a new publication as soon as it knows that no old name is shown with it.
+        if (this.#transports.have(message)) this.#signal?.acknowledge();
         break;
       case "answer":
-        if (message.transport !== this.#transport) break; // of a connection that was given up
-        this.#connection?.answered(message.sdp).catch((error) => this.#reenter(asMotetError(error)));
+        this.#transports.answered(message.transport, message.sdp);
         break;
       case "restart":
-        void this.#replaceTransport();
+        void this.#transports.replace();
+        break;
+      case "speakers":
+        this.#roster.speak(message.speakers);
+        break;
+      case "layers":
+        this.#layers = message.publications;
+        for (const track of this.#tracks) this.#watched(track);
+        break;
+      case "who":
+        this.#asking.shift()?.resolve(message);
         break;
       case "error":
         this.#failed(message);
@@ -407,17 +429,9 @@ export class Room extends EventTarget {
     }
   }
 
-  /** @param {HaveState} have */
-  #have(have) {
-    this.#slots.apply(have);
-    this.#bindSlots();
-  }
-
-  /** @param {ErrorMessage} message */
+  /** @param {import("./protocol.d.ts").ErrorMessage} message */
   #failed(message) {
-    if (message.id !== undefined && message.id === this.#offerNumber) {
-      this.#connection?.refused(message.retryMs).catch((error) => this.#reenter(asMotetError(error)));
-    }
+    this.#transports.refused(message);
     const track = this.#publishing.get(message.id ?? 0);
     if (track) track.told = null; // turning it on again asks again
     this.#publishing.delete(message.id ?? 0);
@@ -428,21 +442,45 @@ export class Room extends EventTarget {
 
   #bindSlots() {
     for (const publication of this.#roster.publications()) this.#bind(publication);
-    for (const slot of this.#slots.all()) {
+    for (const slot of this.#transports.slots()) {
       if (slot.kind === "audio" && slot.publication !== null) this.#playback.play(slot);
     }
   }
 
   /** @param {Publication} publication */
   #bind(publication) {
-    if (publication.participant !== this.me) publication.bind(this.#slots.of(publication.id) ?? null);
+    if (publication.participant !== this.me) publication.bind(this.#transports.slotOf(publication.id) ?? null);
   }
 
   /** @param {Publication} publication @param {HTMLMediaElement} element @param {boolean} attached */
   #attached(publication, element, attached) {
     if (publication.kind !== "video" || publication.participant === this.me) return;
-    if (attached) this.#wants.add(publication.id, element, publication.source === "screen" ? SCREEN_PRIORITY : 0);
+    if (attached) this.#wants.add(publication.id, element, publication.source);
     else this.#wants.remove(publication.id, element);
+    this.#growLater();
+  }
+
+  /** The others' pictures that need a slot to be seen. */
+  #pictures() {
+    return this.#roster.publications().filter(({ kind, muted, attached, participant }) => (
+      kind === "video" && !muted && attached && participant !== this.me));
+  }
+
+  #growLater() {
+    clearTimeout(this.#growing);
+    this.#growing = setTimeout(() => this.#grow(), GROW_AFTER);
+  }
+
+  #grow() {
+    if (this.#entered) this.#transports.grow();
+  }
+
+  /** Whether new frames should be arriving in a slot: otherwise its standing still means nothing. @param {Slot} slot */
+  #due({ publication, coming, why }) {
+    const shown = this.#roster.publications().find(({ id }) => id === (publication ?? coming));
+    // A shared screen may stand still for as long as its owner reads.
+    return shown !== undefined && shown.source === "camera" && !shown.muted && !shown.participant.away && shown.attached
+      && why !== "not-sent" && why !== "not-wanted" && this.#wants.wants(shown.id) && (this.#signal?.up ?? false);
   }
 
   // One's own tracks
@@ -457,9 +495,11 @@ export class Room extends EventTarget {
     const track = publication.participant === this.me ? this.#trackOf(publication.source) : undefined;
     if (!track) {
       this.#bind(publication);
+      this.#growLater();
       return;
     }
     track.publication = publication.id;
+    this.#watched(track);
     for (const [number, other] of this.#publishing) {
       if (other === track) this.#publishing.delete(number);
     }
@@ -479,10 +519,15 @@ export class Room extends EventTarget {
     await track.set(choice);
   }
 
+  /** @param {LocalTrack} track */
+  #watched(track) {
+    if (track.kind === "video") track.watched(this.#layers[track.publication ?? 0] ?? null);
+  }
+
   /** Tells the server what it does not know about the track yet. @param {LocalTrack} track */
   #announce(track) {
     if (!this.#entered || !this.#signal) return;
-    const mid = this.#connection?.mid(track.source) ?? null;
+    const mid = this.#transports.mid(track.source);
     if (track.told === null) {
       if (!track.on || mid === null) return;
       track.told = false;
@@ -516,6 +561,11 @@ export class Room extends EventTarget {
   #emit(type, detail) {
     this.dispatchEvent(new CustomEvent(type, { detail }));
   }
+}
+
+/** Somebody whom the room is too big to name by itself. @param {ParticipantInfo} info @returns {Person} */
+function person({ id, name, away = false }) {
+  return { id, name, away };
 }
 
 /** @param {string | URL} url @returns {string} where the WebSocket is, below the server's address */

@@ -125,6 +125,11 @@ export class Signal {
     return message.s;
   }
 
+  /** Says at once what was seen: the server waits for it. */
+  acknowledge() {
+    if (this.#phase === "up") this.#write({ t: "ack" });
+  }
+
   /** Ends the session: others see us leave at once. */
   leave() {
     if (this.#phase === "ended") return;
