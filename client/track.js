@@ -135,7 +135,7 @@ export class LocalTrack {
     }
     if (!this.track) return;
     this.track.enabled = true;
-    this.state = "on";
+    this.#become("on");
     // The server first: it drops what a muted publication sends, and the first frame is a keyframe.
     this.#host.announce(this);
     await this.#send();
@@ -143,7 +143,8 @@ export class LocalTrack {
   }
 
   async #turnOff() {
-    this.state = "off";
+    // Said at once: the browser may take its time to do its part.
+    this.#become("off");
     this.#host.announce(this);
     try {
       await this.#send();

@@ -16,6 +16,9 @@ mod call;
 /// Restarts, rebinding, silence, consent.
 mod ice_restart;
 
+/// A second connection that takes the place of the first.
+mod succession;
+
 /// Loss, copies and detours in both directions, padding and probes.
 mod loss;
 
@@ -27,6 +30,9 @@ mod limits;
 
 /// Encodings of one picture, and slots that pass from one to another.
 mod simulcast;
+
+/// Slots that pass from one person to another, and offers that grow.
+mod rebinding;
 
 /// The packet path allocates nothing once it runs.
 mod allocation;

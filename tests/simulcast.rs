@@ -212,7 +212,7 @@ fn a_slot_passes_to_another_person_with_a_keyframe_and_never_repeats_the_former(
     let stream = picture(&mut sim, 1);
     assert_eq!(stream.publishers(), [0, 2]);
     let runs = stream.runs();
-    assert!(runs[1].at - now >= ms(300), "the name changes before the picture");
+    assert!(runs[1].at - now >= ms(300), "a client that says nothing gets time to change the name");
     let former: Vec<u16> = stream
         .media()
         .filter(|(_, seen)| seen.tag.publisher == 0)

@@ -5,7 +5,7 @@ import { MotetError } from "../errors.js";
 import { LocalTrack } from "../track.js";
 import { FakePeer, FakeTrack, settle } from "./fakes.js";
 
-let sender, opened, failure, gate, announced;
+let sender, opened, failure, gate, announced, shown;
 
 beforeEach(() => {
   sender = new FakePeer().addTransceiver("video", {
@@ -16,6 +16,7 @@ beforeEach(() => {
   failure = null;
   gate = null;
   announced = [];
+  shown = [];
 });
 
 function make(source) {
@@ -29,7 +30,7 @@ function make(source) {
     },
     senders: () => [sender],
     announce: (track) => announced.push(track.muted ? "muted" : "live"),
-    changed() {},
+    changed: (track) => shown.push(track.state),
   });
 }
 
@@ -51,6 +52,16 @@ test("a camera that is turned off sends nothing, by encodings and by track, and 
   assert.equal(opened[0].readyState, "ended");
   assert.deepEqual([camera.state, camera.track], ["off", null]);
   assert.deepEqual(announced, ["live", "muted"]);
+});
+
+test("it is said to be off at once, however long the browser takes for its part", async () => {
+  const microphone = make("microphone");
+  await microphone.set(true);
+  assert.deepEqual([shown[0], shown.at(-1)], ["starting", "on"]);
+  sender.setParameters = () => new Promise(() => {});
+  microphone.set(false);
+  await settle();
+  assert.deepEqual([microphone.state, shown.at(-1), announced.at(-1)], ["off", "off", "muted"]);
 });
 
 test("a camera comes back as the same device", async () => {

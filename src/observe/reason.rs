@@ -121,6 +121,8 @@ reasons! {
     OtherLayer = "other_layer",
     /// This receiver's slot waits for a keyframe.
     AwaitKeyframe = "await_keyframe",
+    /// This receiver's slot waits until its viewer knows that another name comes.
+    AwaitName = "await_name",
     /// Older than the binding of the slot.
     BeforeBinding = "before_binding",
     /// The publisher is muted.

@@ -20,6 +20,11 @@ const TRIES: u8 = 10;
 pub struct Keyframe {
     wanted: bool,
     asked: Option<Instant>,
+    /// A keyframe came since.
+    answered: bool,
+    /// The next request need not keep its distance from one that was answered.
+    urgent: bool,
+    urged: Option<Instant>,
     tries: u8,
 }
 
@@ -30,9 +35,19 @@ impl Keyframe {
         self.tries = 0;
     }
 
+    /// Somebody could not take the keyframe that came, and now can: asks again at once, but for no more than one
+    /// keyframe beyond the usual in each [`SPACING`].
+    pub fn urge(&mut self, now: Instant) {
+        self.request();
+        if self.answered && self.urged.is_none_or(|at| now.saturating_duration_since(at) >= SPACING) {
+            (self.urgent, self.urged) = (true, Some(now));
+        }
+    }
+
     /// A keyframe began to arrive.
     pub fn handle_keyframe(&mut self) {
         self.wanted = false;
+        self.answered = true;
     }
 
     /// Nobody waits any more, or there is nobody to ask: a muted publisher must not be asked for ever.
@@ -48,7 +63,7 @@ impl Keyframe {
     /// When [`poll`](Self::poll) will next say yes.
     #[must_use]
     pub fn poll_timeout(&self, now: Instant) -> Option<Instant> {
-        self.wanted.then(|| self.asked.map_or(now, |asked| asked + SPACING))
+        self.wanted.then(|| self.asked.filter(|_| !self.urgent).map_or(now, |asked| asked + SPACING))
     }
 
     /// Whether a request is to be sent now; repeated every [`SPACING`] until a keyframe comes, or
@@ -57,6 +72,7 @@ impl Keyframe {
         let due = self.poll_timeout(now).is_some_and(|at| at <= now);
         if due {
             self.asked = Some(now);
+            (self.answered, self.urgent) = (false, false);
             self.tries += 1;
             self.wanted = self.tries < TRIES;
         }
@@ -77,6 +93,25 @@ mod tests {
         assert_eq!(asked, usize::from(TRIES));
         keyframe.request();
         assert!(keyframe.poll(start + 100 * SPACING));
+    }
+
+    #[test]
+    fn who_could_not_take_the_answer_does_not_wait_for_the_next_turn() {
+        let now = Instant::now();
+        let ms = Duration::from_millis;
+        let mut keyframe = Keyframe::default();
+        keyframe.request();
+        assert!(keyframe.poll(now));
+        keyframe.urge(now + ms(20));
+        assert!(!keyframe.poll(now + ms(20)), "the answer is still on its way");
+        keyframe.handle_keyframe();
+        keyframe.urge(now + ms(80));
+        assert_eq!(keyframe.poll_timeout(now + ms(80)), Some(now + ms(80)));
+        assert!(keyframe.poll(now + ms(80)));
+        keyframe.handle_keyframe();
+        keyframe.urge(now + ms(160));
+        assert!(!keyframe.poll(now + ms(160)), "once in each spacing");
+        assert!(keyframe.poll(now + ms(80) + SPACING));
     }
 
     #[test]

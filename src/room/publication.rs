@@ -251,11 +251,10 @@ impl Publication {
 
 impl Layer {
     /// A keyframe that came so short a time ago that its followers are worth sending, too: the number of
-    /// its first packet.
+    /// its first packet, and when that came.
     #[must_use]
-    pub fn opening(&self, now: Instant, within: Duration) -> Option<u64> {
-        let (sequence, _) = self.opening.filter(|(_, at)| now.saturating_duration_since(*at) <= within)?;
-        Some(sequence)
+    pub fn opening(&self, now: Instant, within: Duration) -> Option<(u64, Instant)> {
+        self.opening.filter(|(_, at)| now.saturating_duration_since(*at) <= within)
     }
 
     /// The layer's bitstream begins anew: nothing that was kept may be sent for a number of the new one.
@@ -373,7 +372,7 @@ mod tests {
 
     fn opening(publication: &Publication, now: Instant) -> Option<u16> {
         let within = Duration::from_millis(500);
-        publication.layers[0].opening(now, within).map(|sequence| sequence as u16)
+        publication.layers[0].opening(now, within).map(|(sequence, _)| sequence as u16)
     }
 
     #[test]

@@ -11,15 +11,28 @@ use crate::room::retransmit::{Repeats, Sealed};
 use crate::room::rewrite::{Consumed, Rewriter, Rewritten, Segment};
 use crate::room::{Kind, ReceiveSection, SlotState, Why};
 
-/// How long a slot that showed somebody else waits before the next picture: the time for the viewer to learn that
-/// the name is about to change. Longer delays each switch, shorter risks a picture under a wrong name.
+/// How long a slot that showed somebody else waits for the viewer to learn that the name is about to change, where he
+/// does not say so himself. Longer delays the switch for those whose signaling is slow, shorter risks a picture under a
+/// wrong name.
 const NAME_CHANGE: Duration = Duration::from_millis(300);
+
+/// A keyframe that came so short a time ago begins a slot that fell silent before it: it is late by no more than links
+/// usually are. Longer makes receivers' buffers longer, shorter asks the publisher for another more often.
+const LATE: Duration = Duration::from_millis(60);
 
 /// A receive slot.
 #[derive(Debug)]
 pub struct Slot {
     pub section: ReceiveSection,
+    /// What is forwarded, or will be.
     pub binding: Option<Binding>,
+    /// What takes the binding's place as soon as it can begin; until then the binding is forwarded. Only beside a
+    /// binding that began.
+    pub next: Option<Binding>,
+    /// When the publication was decided that the slot carries or will carry.
+    pub bound: Option<Instant>,
+    /// The last complaint that was acted upon.
+    pub stalled: Option<Instant>,
     /// Where the slot's clock stood at the server's epoch.
     pub base: u32,
     /// Sent so far, for sender reports (RFC 3550 §6.4.1).
@@ -51,7 +64,16 @@ pub struct Binding {
     /// The slot's timestamp of the first packet.
     pub from_ts: Option<u32>,
     generation: u32,
-    not_before: Instant,
+    gate: Option<Gate>,
+}
+
+/// What a binding waits for before it may begin, so that no picture stands under the name of another.
+#[derive(Clone, Copy, Debug)]
+struct Gate {
+    /// The viewer has seen this statement of what its slots carry, or a later one.
+    version: u64,
+    /// Or this time has come.
+    until: Instant,
 }
 
 /// A packet that the slot forwards.
@@ -62,6 +84,8 @@ pub struct Admitted {
     pub begins: bool,
     /// The first of its publication in this slot.
     pub first: bool,
+    /// Whose place it took: that publication is not received here any more.
+    pub replaced: Option<PublicationKey>,
 }
 
 impl Slot {
@@ -71,6 +95,9 @@ impl Slot {
         Self {
             section,
             binding: None,
+            next: None,
+            bound: None,
+            stalled: None,
             base,
             packets: 0,
             octets: 0,
@@ -85,10 +112,17 @@ impl Slot {
         }
     }
 
-    /// Decides to carry another publication, from its next keyframe on.
-    pub fn bind(&mut self, publication: PublicationKey, id: PublicationId, now: Instant) {
-        let wait = self.carried_before && self.section.kind == Kind::Video;
-        self.binding = Some(Binding {
+    /// Decides to carry another publication, from its next keyframe on. What it carries now goes on until then.
+    ///
+    /// `version` is that of the statement that will tell the viewer.
+    pub fn bind(&mut self, publication: PublicationKey, id: PublicationId, version: u64, now: Instant) {
+        self.bound = Some(now);
+        if self.binding.is_some_and(|binding| binding.publication == publication) {
+            self.next = None;
+            return;
+        }
+        let waits = self.carried_before && self.section.kind == Kind::Video;
+        let binding = Binding {
             publication,
             id,
             layer: None,
@@ -96,48 +130,124 @@ impl Slot {
             sent: false,
             from_ts: None,
             generation: 0,
-            not_before: if wait { now + NAME_CHANGE } else { now },
-        });
+            gate: waits.then(|| Gate { version, until: now + NAME_CHANGE }),
+        };
+        if self.binding.is_some_and(|binding| binding.from_ts.is_some()) {
+            self.next = Some(binding);
+        } else {
+            self.binding = Some(binding);
+        }
+    }
+
+    /// A publication comes over another connection of its owner: the same to the viewer.
+    pub fn rehome(&mut self, old: PublicationKey, new: PublicationKey) {
+        for binding in [&mut self.binding, &mut self.next].into_iter().flatten() {
+            if binding.publication == old {
+                binding.publication = new;
+                (binding.layer, binding.target, binding.sent) = (None, None, false);
+            }
+        }
     }
 
     /// Carries nothing any more.
     pub fn release(&mut self) {
-        self.binding = None;
+        (self.binding, self.next, self.bound) = (None, None, None);
     }
 
-    /// Decides which layer to forward, and notes whether it is being `sent`. Returns whether a keyframe of it is needed.
+    /// A publication ended: nothing of it is forwarded any more. Returns whether the slot had to do with it.
+    pub fn forget(&mut self, publication: PublicationKey) -> bool {
+        let of = |binding: &Option<Binding>| binding.is_some_and(|b| b.publication == publication);
+        if of(&self.next) {
+            self.next = None;
+            true
+        } else if of(&self.binding) {
+            self.binding = self.next.take();
+            if self.binding.is_none() {
+                self.bound = None;
+            }
+            true
+        } else {
+            false
+        }
+    }
+
+    /// What the slot is to carry: what was decided last.
+    #[must_use]
+    pub fn decided(&self) -> Option<&Binding> {
+        self.next.as_ref().or(self.binding.as_ref())
+    }
+
+    /// The binding of a publication.
+    #[must_use]
+    pub fn binding_of(&self, publication: PublicationKey) -> Option<&Binding> {
+        [&self.binding, &self.next].into_iter().flatten().find(|binding| binding.publication == publication)
+    }
+
+    /// Decides which layer of the publication that was decided last to forward, and notes whether it is being `sent`.
+    /// Returns whether a keyframe of it is needed.
     pub fn retarget(&mut self, target: Option<u8>, sent: bool) -> bool {
-        let Some(binding) = &mut self.binding else { return false };
+        let Some(binding) = self.next.as_mut().or(self.binding.as_mut()) else { return false };
         binding.target = target;
         binding.sent = sent;
         target.is_some() && binding.layer != target
     }
 
-    /// Interrupts the forwarding: it goes on with the next keyframe, as a new stretch of numbers.
-    pub fn interrupt(&mut self) {
-        if let Some(binding) = &mut self.binding {
+    /// Interrupts the forwarding of a publication: it goes on with the next keyframe, as a new stretch of numbers.
+    pub fn interrupt(&mut self, publication: PublicationKey) {
+        if let Some(binding) = self.binding.as_mut().filter(|binding| binding.publication == publication) {
             binding.layer = None;
         }
     }
 
-    /// The layer that the slot cannot begin with without a keyframe, if it may begin now. `generation` is asked for
-    /// that of a layer.
+    /// The viewer has seen a statement of what its slots carry. Returns the publication that may begin only now.
+    pub fn handle_seen(&mut self, version: u64) -> Option<PublicationKey> {
+        self.open(|gate| gate.version <= version)
+    }
+
+    /// Begins at last what waited long enough for the viewer. Returns the publication that may begin only now.
+    pub fn handle_timeout(&mut self, now: Instant) -> Option<PublicationKey> {
+        self.open(|gate| gate.until <= now)
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) has something to do.
     #[must_use]
-    pub fn awaits(&self, now: Instant, generation: impl FnOnce(u8) -> Option<u32>) -> Option<u8> {
-        let binding = self.binding.as_ref()?;
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        Some(self.decided()?.gate?.until)
+    }
+
+    fn open(&mut self, opens: impl FnOnce(&Gate) -> bool) -> Option<PublicationKey> {
+        let binding = self.next.as_mut().or(self.binding.as_mut())?;
+        binding.gate.take_if(|gate| opens(gate))?;
+        Some(binding.publication)
+    }
+
+    /// The layer of a publication that the slot cannot begin with without a keyframe, if it may begin now. `generation`
+    /// is asked for that of a layer.
+    #[must_use]
+    pub fn awaits(
+        &self,
+        publication: PublicationKey,
+        generation: impl FnOnce(u8) -> Option<u32>,
+    ) -> Option<u8> {
+        let binding = self.binding_of(publication)?;
         let target = binding.target?;
         let carried = binding.layer == Some(target) && generation(target) == Some(binding.generation);
-        (self.section.kind == Kind::Video && !carried && now >= binding.not_before).then_some(target)
+        (self.section.kind == Kind::Video && !carried && binding.gate.is_none()).then_some(target)
     }
 
-    /// Whether it may begin with a keyframe that came a moment ago. Not where it showed something before: there, what
-    /// arrives later than its timestamps say looks like a bad link, and makes the receiver's buffer longer.
+    /// Whether it may begin with a keyframe that came a moment ago. Where it showed something before, only if that ended
+    /// earlier and the keyframe is hardly late: what arrives later than its timestamps say looks like a bad link, and
+    /// makes the receiver's buffer longer.
     #[must_use]
-    pub fn opens_from_history(&self) -> bool {
+    pub fn opens_from_history(&self, arrival: Instant, now: Instant) -> bool {
         !self.carried_before
+            || (self.next.is_none()
+                && self.binding.is_some_and(|binding| binding.from_ts.is_none())
+                && self.last_sent.is_none_or(|sent| sent < arrival)
+                && now.saturating_duration_since(arrival) <= LATE)
     }
 
-    /// Whether the slot forwards this packet, and under which numbers.
+    /// Whether the slot forwards this packet of a publication, and under which numbers.
     ///
     /// `place` is asked where a binding begins: where the slot's clock (which began at the given base) stands at the
     /// packet's capture, and the least distance from the last timestamp.
@@ -146,15 +256,18 @@ impl Slot {
     /// Why not.
     pub fn admit(
         &mut self,
+        publication: PublicationKey,
         fresh: Fresh,
         packet: &Packet,
         generation: u32,
-        now: Instant,
         place: impl FnOnce(u32) -> (u32, u32),
     ) -> Result<Admitted, Reason> {
-        let binding = self.binding.as_mut().ok_or(Reason::NoReceiver)?;
+        let is_next = self.next.is_some_and(|next| next.publication == publication);
+        let binding = if is_next { self.next.as_mut() } else { self.binding.as_mut() };
+        let binding =
+            binding.filter(|binding| binding.publication == publication).ok_or(Reason::NoReceiver)?;
         let current = binding.layer == Some(fresh.layer) && binding.generation == generation;
-        let mut first = false;
+        let (mut first, mut replaced) = (false, None);
         if !current {
             if binding.target != Some(fresh.layer) {
                 return Err(Reason::OtherLayer);
@@ -162,7 +275,10 @@ impl Slot {
             if fresh.padding {
                 return Err(Reason::Padding);
             }
-            if !begins_keyframe(self.section.kind, packet) || now < binding.not_before {
+            if binding.gate.is_some() {
+                return Err(Reason::AwaitName);
+            }
+            if !begins_keyframe(self.section.kind, packet) {
                 return Err(Reason::AwaitKeyframe);
             }
             let (timestamp, step) = place(self.base);
@@ -174,6 +290,10 @@ impl Slot {
             }
             binding.layer = Some(fresh.layer);
             binding.generation = generation;
+            if is_next {
+                replaced = self.binding.map(|binding| binding.publication);
+                self.binding = self.next.take();
+            }
             self.carried_before = true;
             self.report_due = true;
         }
@@ -185,7 +305,7 @@ impl Slot {
         } else {
             self.rewriter.rewrite(packet)?
         };
-        Ok(Admitted { rewritten, begins: !current, first })
+        Ok(Admitted { rewritten, begins: !current, first, replaced })
     }
 
     /// Which packet of which layer the receiver asks for.
@@ -218,7 +338,7 @@ impl Slot {
             layer: None,
             why: None,
         };
-        if let Some(binding) = &self.binding {
+        if let Some(binding) = self.decided() {
             state.publication = Some(binding.id);
             state.pending = binding.from_ts.is_none();
             state.from_ts = binding.from_ts;
@@ -240,3 +360,6 @@ fn begins_keyframe(kind: Kind, packet: &Packet) -> bool {
         Kind::Video => packet.descriptor.is_some_and(|vp8| vp8.keyframe && vp8.start_of_frame),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,6 +8,7 @@ use crate::room::keyframe::OPENS_FOR;
 use crate::room::registry::{ParticipantKey, PublicationKey};
 use crate::room::route::Route;
 use crate::room::select::choose;
+use crate::room::slot::Slot;
 use crate::room::subscription::{Candidate, Place, assign};
 use crate::room::{Kind, Want, Wish};
 
@@ -30,7 +31,7 @@ impl Worker {
             .iter()
             .map(|slot| Place {
                 kind: slot.section.kind,
-                holds: slot.binding.map(|binding| binding.publication),
+                holds: slot.decided().map(|binding| binding.publication),
             })
             .collect();
         let result = assign(&places, &candidates);
@@ -38,7 +39,7 @@ impl Worker {
         for (index, (place, next)) in places.iter().zip(result).enumerate() {
             if place.holds != next {
                 changed = true;
-                self.bind(now, Route { receiver: key, slot: index as u16 }, place.holds, next);
+                self.bind(now, Route { receiver: key, slot: index as u16 }, next);
             }
         }
         if changed {
@@ -68,11 +69,11 @@ impl Worker {
         let Some((wish, slot, secured)) = self.members.get_mut(key).and_then(|member| {
             let want = &member.media.want;
             let slot = member.media.slots.get_mut(index)?;
-            Some((wish(want, slot.binding.as_ref()?.id), slot, member.secured))
+            Some((wish(want, slot.decided()?.id), slot, member.secured))
         }) else {
             return;
         };
-        let Some(binding) = slot.binding else { return };
+        let Some(&binding) = slot.decided() else { return };
         let Some(publication) = self.publications.get_mut(binding.publication) else { return };
         let (infos, count) = publication.layer_infos();
         let target = choose(&infos[..count], wish.height);
@@ -88,8 +89,9 @@ impl Worker {
         }
         if let Some(layer) = target.and_then(|layer| publication.layers.get_mut(usize::from(layer)))
             && needs_keyframe
-            // Who is still connecting begins with a young one out of the history, and asks then if it is too old.
-            && (secured || layer.opening(now, OPENS_FOR / 2).is_none())
+            // Who is still connecting begins with a young one out of the history, and asks then if it is too old. Where
+            // the history may not open, one that comes too early would be for nothing.
+            && (secured || (self.settings.history_opening && layer.opening(now, OPENS_FOR / 2).is_none()))
         {
             layer.keyframe.request();
             self.keyframes.push(binding.publication);
@@ -97,25 +99,70 @@ impl Worker {
         self.have_changed(key);
     }
 
-    fn bind(&mut self, now: Instant, route: Route, old: Option<PublicationKey>, new: Option<PublicationKey>) {
-        if let Some(old) = old.and_then(|old| self.publications.get_mut(old)) {
-            old.routes.remove(route);
-        }
-        let id = new.and_then(|new| Some((new, self.publications.get(new)?.published?.id)));
-        if let Some(new) = id.and_then(|(new, _)| self.publications.get_mut(new)) {
-            new.routes.add(route);
-        }
+    /// Decides what a slot is to carry. Where it carries something, that goes on until the other can begin.
+    fn bind(&mut self, now: Instant, route: Route, new: Option<PublicationKey>) {
         let Some(member) = self.members.get_mut(route.receiver) else { return };
+        let version = member.version + 1;
         let slot = &mut member.media.slots[usize::from(route.slot)];
+        let before = [&slot.binding, &slot.next].map(|binding| binding.map(|binding| binding.publication));
+        let id = new.and_then(|new| Some((new, self.publications.get(new)?.published?.id)));
         match id {
-            Some((publication, id)) => slot.bind(publication, id, now),
+            Some((publication, id)) => slot.bind(publication, id, version, now),
             None => slot.release(),
+        }
+        let after = [&slot.binding, &slot.next].map(|binding| binding.map(|binding| binding.publication));
+        let opens = slot.poll_timeout();
+        for former in before.into_iter().flatten().filter(|former| !after.contains(&Some(*former))) {
+            if let Some(former) = self.publications.get_mut(former) {
+                former.routes.remove(route);
+            }
+        }
+        for present in after.into_iter().flatten() {
+            if let Some(present) = self.publications.get_mut(present) {
+                present.routes.add(route);
+            }
+        }
+        if let Some(opens) = opens {
+            self.wake_at(route.receiver, opens);
+        }
+    }
+
+    /// Slots whose viewer needed too long to say that he knows the next name.
+    pub(super) fn open_late_slots(&mut self, now: Instant, key: ParticipantKey) {
+        self.open_slots(now, key, |slot| slot.handle_timeout(now));
+    }
+
+    /// A viewer knows what its slots carry, up to a statement.
+    pub(super) fn seen(&mut self, now: Instant, key: ParticipantKey, version: u64) {
+        self.open_slots(now, key, |slot| slot.handle_seen(version));
+    }
+
+    fn open_slots(
+        &mut self,
+        now: Instant,
+        key: ParticipantKey,
+        mut open: impl FnMut(&mut Slot) -> Option<PublicationKey>,
+    ) {
+        let Some(member) = self.members.get_mut(key) else { return };
+        for slot in &mut member.media.slots {
+            let Some(publication) = open(slot) else { continue };
+            let Some(target) = slot.decided().and_then(|binding| binding.target) else { continue };
+            let Some(entry) = self.publications.get_mut(publication) else { continue };
+            let Some(layer) = entry.layers.get_mut(usize::from(target)) else { continue };
+            let opening = layer.opening(now, OPENS_FOR);
+            if !opening.is_some_and(|(_, arrival)| slot.opens_from_history(arrival, now)) {
+                layer.keyframe.urge(now);
+                self.keyframes.push(publication);
+            }
+            self.fresh.push(publication);
         }
     }
 
     /// What a receiver could see and hear: everything published by others who are here.
     fn candidates(&self, receiver: ParticipantKey, room: RoomKey, want: &Want) -> Vec<Candidate> {
         let Some(entry) = self.registry.room(room) else { return Vec::new() };
+        // One participant may have two connections for a moment; neither gets his own media.
+        let id = self.members.get(receiver).map(|member| member.id);
         entry
             .publications
             .iter()
@@ -125,7 +172,7 @@ impl Worker {
                 let owner = self.members.get(publication.owner)?;
                 let wish = wish(want, published.id);
                 let wanted = publication.kind == Kind::Audio || wish.height > 0;
-                let shown = publication.owner != receiver && !owner.media.away && wanted;
+                let shown = Some(owner.id) != id && !owner.media.away && wanted;
                 shown.then_some(Candidate {
                     publication: key,
                     owner: publication.owner,

@@ -41,13 +41,18 @@ pub(super) struct Scratch {
     panicked: Vec<ParticipantKey>,
     /// Receivers to which something new was bound.
     begun: Vec<ParticipantKey>,
+    /// Slots in which another publication took the place of this one.
+    replaced: Vec<(PublicationKey, Route)>,
 }
 
 /// What is the same for all receivers of a publication in one turn.
 struct Source<'a> {
+    key: PublicationKey,
     publication: &'a Publication,
     clock: &'a ServerClock,
     padding: &'a [u8],
+    /// Whether a slot may begin with what was kept.
+    history_opening: bool,
     now: Instant,
 }
 
@@ -66,11 +71,18 @@ impl Worker {
             let fresh = std::mem::take(&mut publication.fresh);
             let publication = &self.publications[key];
             plan_padding(publication, &fresh, self.settings.padding, &mut self.scratch.padding);
-            let source = Source { publication, clock: &self.clock, padding: &self.scratch.padding, now };
+            let source = Source {
+                key,
+                publication,
+                clock: &self.clock,
+                padding: &self.scratch.padding,
+                history_opening: self.settings.history_opening,
+                now,
+            };
             let mut waiting = Waiting::default();
             for route in publication.routes.as_slice() {
                 let Some(member) = self.members.get_mut(route.receiver) else { continue };
-                let mut begun = false;
+                let mut begun = None;
                 let work = || {
                     let traffic = &self.traffic;
                     let begun =
@@ -83,13 +95,22 @@ impl Worker {
                     Ok(first) => begun = first,
                     Err(_) => self.scratch.panicked.push(route.receiver),
                 }
-                if begun {
+                if let Some(begun) = begun {
                     self.scratch.begun.push(route.receiver);
+                    self.scratch.replaced.extend(begun.replaced.map(|former| (former, *route)));
                 }
             }
             self.finish(key, fresh, waiting);
         }
+        while let Some((former, route)) = self.scratch.replaced.pop() {
+            if let Some(former) = self.publications.get_mut(former) {
+                former.routes.remove(route);
+            }
+        }
         while let Some(key) = self.scratch.begun.pop() {
+            if let Some(member) = self.members.get_mut(key) {
+                member.progress.shown(now, &self.traffic.joins);
+            }
             self.have_changed(key);
             self.report_bindings(now, key, batch, outlet);
         }
@@ -115,6 +136,13 @@ impl Worker {
     }
 }
 
+/// A binding or layer that began.
+#[derive(Clone, Copy, Debug, Default)]
+struct Begun {
+    /// The publication whose place was taken.
+    replaced: Option<PublicationKey>,
+}
+
 /// Sends one receiver what it gets of a publication's fresh packets. Returns whether a binding or layer began.
 fn forward_to(
     member: &mut Member,
@@ -125,10 +153,10 @@ fn forward_to(
     batch: &mut SendBatch,
     outlet: &mut dyn Outlet,
     waiting: &mut Waiting,
-) -> bool {
+) -> Option<Begun> {
     if !member.secured || member.transport.pair().is_none() {
         traffic.dropped.count(Reason::NotConnected);
-        return false;
+        return None;
     }
     member.trip(Stage::Seal);
     // Layer and number up to which a keyframe's followers were already sent from the history.
@@ -140,7 +168,7 @@ fn forward_to(
         // Just connected: no packet is there that would ask.
         waiting[usize::from(layer) % waiting.len()] = true;
     }
-    let mut begun = caught_up.is_some();
+    let mut begun = caught_up.map(|_| Begun::default());
     for (fresh, padding) in fresh.iter().zip(source.padding) {
         if caught_up.is_some_and(|(layer, up_to)| layer == fresh.layer && fresh.sequence <= up_to) {
             continue;
@@ -155,7 +183,8 @@ fn forward_to(
                 }
             }
             Ok(admitted) if admitted.begins => {
-                begun = true;
+                let begun = begun.get_or_insert_default();
+                begun.replaced = begun.replaced.or(admitted.replaced);
                 let up_to = catch_up(member, route, *fresh, source, traffic, batch, outlet);
                 caught_up = Some((fresh.layer, up_to));
             }
@@ -176,10 +205,12 @@ fn begin_from_history(
     outlet: &mut dyn Outlet,
 ) -> Option<(u8, u64)> {
     let layer = awaits(member, route, source)?;
-    if !member.media.slots[usize::from(route.slot)].opens_from_history() {
+    let (sequence, arrival) = source.publication.layers[usize::from(layer)].opening(source.now, OPENS_FOR)?;
+    if !source.history_opening
+        || !member.media.slots[usize::from(route.slot)].opens_from_history(arrival, source.now)
+    {
         return None;
     }
-    let sequence = source.publication.layers[usize::from(layer)].opening(source.now, OPENS_FOR)?;
     let first = Fresh { layer, sequence, padding: false, keyframe: true };
     forward_packet(member, route, first, 0, source, traffic, batch, outlet).ok()?;
     Some((layer, catch_up(member, route, first, source, traffic, batch, outlet)))
@@ -189,7 +220,7 @@ fn begin_from_history(
 fn awaits(member: &Member, route: Route, source: &Source<'_>) -> Option<u8> {
     let layers = &source.publication.layers;
     let slot = &member.media.slots[usize::from(route.slot)];
-    slot.awaits(source.now, |layer| Some(layers.get(usize::from(layer))?.generation))
+    slot.awaits(source.key, |layer| Some(layers.get(usize::from(layer))?.generation))
 }
 
 /// A binding that began with a packet that came late: what follows it was received before, and is sent now.
@@ -229,12 +260,12 @@ fn forward_packet(
     let publication = source.publication;
     let layer = &publication.layers[usize::from(fresh.layer)];
     let slot = &mut member.media.slots[index];
-    let Some(binding) = slot.binding else { return Err(Reason::NoReceiver) };
+    let Some(&binding) = slot.binding_of(source.key) else { return Err(Reason::NoReceiver) };
     if binding.layer != Some(fresh.layer) && binding.target != Some(fresh.layer) {
         return Err(Reason::OtherLayer);
     }
     let (packet, payload) = layer.history.get(fresh.sequence).ok_or(Reason::NotInHistory)?;
-    let admitted = slot.admit(fresh, packet, layer.generation, source.now, |slot_base| {
+    let admitted = slot.admit(source.key, fresh, packet, layer.generation, |slot_base| {
         let capture = publication.capture(fresh.layer, packet);
         let place = source.clock.line(slot_base, publication.clock_rate, capture);
         (place, least_step(publication.kind, payload))

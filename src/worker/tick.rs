@@ -10,6 +10,7 @@ use crate::control::Update;
 use crate::net::SendBatch;
 use crate::observe::reason::Reason;
 use crate::room::registry::ParticipantKey;
+use crate::room::slot::Slot;
 use crate::transport::{DTLS_DEADLINE, Event};
 
 /// Nothing authenticated for so long: the participant may be away.
@@ -31,13 +32,17 @@ impl Worker {
         let Some(member) = self.members.get_mut(key) else { return };
         let heard = member.transport.last_heard().unwrap_or(member.joined);
         let silence = now.saturating_duration_since(heard);
-        if (silence >= SILENT) != member.silent {
+        if member.retires.is_some_and(|at| at <= now) {
+            return self.give_up(now, key, Reason::Replaced);
+        }
+        if (silence >= SILENT) != member.silent && member.retires.is_none() {
             member.silent = silence >= SILENT;
             let (participant, epoch, silent) = (member.id, member.epoch, member.silent);
             let since_ms = silence.as_millis() as u64;
             self.updates.push_back((member.room, Update::Heard { participant, epoch, silent, since_ms }));
         }
         if member.secured {
+            self.open_late_slots(now, key);
             self.ask_for_missing(now, key, batch, outlet);
             self.send_feedback(now, key, batch, outlet);
             self.send_reports(now, key, batch, outlet);
@@ -67,9 +72,9 @@ impl Worker {
                     .fold(wake, Instant::min);
             }
         }
-        if let Some(at) = member.transport.poll_timeout() {
-            wake = wake.min(at);
-        }
+        let gates = member.media.slots.iter().filter_map(Slot::poll_timeout);
+        let ends = [member.transport.poll_timeout(), member.retires];
+        wake = gates.chain(ends.into_iter().flatten()).fold(wake, Instant::min);
         // Never at once: what is due now was done now, and a handshake that asks for the past must not spin.
         member.wake = wake.max(now + Duration::from_millis(1));
         self.wheel.schedule(key, member.wake);
@@ -95,11 +100,17 @@ impl Worker {
             match event {
                 Event::Secured => {
                     member.secured = true;
+                    let bound = member.media.slots.iter().filter_map(|slot| slot.binding);
+                    let awaits = bound.into_iter().any(|binding| binding.sent);
+                    member.progress.secured(now, awaits, &self.traffic.joins);
                     let (participant, epoch, transport) = (member.id, member.epoch, member.number);
                     self.updates
                         .push_back((member.room, Update::Connected { participant, epoch, transport }));
+                    self.succeed(now, key);
+                    let member = &mut self.members[key];
                     // What it is to see may begin at once, out of the history.
-                    let bound = member.media.slots.iter().filter_map(|slot| Some(slot.binding?.publication));
+                    let bound =
+                        member.media.slots.iter().filter_map(|slot| Some(slot.decided()?.publication));
                     self.fresh.extend(bound);
                     self.wake_at(key, now);
                 }

@@ -12,11 +12,11 @@ pub mod sdp;
 pub mod server;
 
 use std::any::Any;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use motet::control::Command;
+use motet::control::{Command, Update};
 use motet::observe::reason::Reason;
 use motet::room::{Want, Wish};
 use motet::worker::Settings;
@@ -61,6 +61,12 @@ pub struct Sim {
     pub network: Network,
     pub server: Server,
     pub clients: Vec<Box<dyn Peer>>,
+    /// How long after a statement of what its slots carry a client's acknowledgement is there; `None`: never.
+    pub acknowledges: Option<Duration>,
+    /// Acknowledgements on their way: when they arrive, whose, of which statement.
+    seen: VecDeque<(Instant, usize, u64)>,
+    /// Statements that were looked at for them.
+    looked_at: usize,
     /// Datagrams on their way to the server, for tests that copy or spoil them; kept while it is `Some`.
     pub captured: Option<Vec<(SocketAddr, Vec<u8>)>>,
 }
@@ -74,7 +80,17 @@ impl Sim {
         let start = Instant::now();
         let server = Server::new(start, settings);
         let network = Network::new(seed, server.address);
-        Self { now: start, start, network, server, clients: Vec::new(), captured: None }
+        Self {
+            now: start,
+            start,
+            network,
+            server,
+            clients: Vec::new(),
+            acknowledges: None,
+            seen: VecDeque::new(),
+            looked_at: 0,
+            captured: None,
+        }
     }
 
     pub fn elapsed(&self) -> Duration {
@@ -110,6 +126,16 @@ impl Sim {
         peer.answered(self.now, &answer);
         self.clients[client] = peer;
         client
+    }
+
+    /// A second connection of a client, in the same session; where it stands in `clients`.
+    pub fn second(&mut self, client: usize, transport: u8, shape: &raw::Shape) -> usize {
+        let index = self.clients.len();
+        let (mut peer, offer) = Raw::new(index, self.now, shape);
+        let answer = self.server.second(self.now, client, transport, &offer);
+        peer.answered(self.now, &answer);
+        self.clients.push(Box::new(peer));
+        index
     }
 
     /// An independent peer connection that publishes sound and picture, joined.
@@ -225,7 +251,9 @@ impl Sim {
     /// The next event. Returns false once `end` is reached.
     fn step(&mut self, end: Instant) -> bool {
         self.flush();
-        let mut next = [self.network.next(), self.server.worker.poll_timeout()]
+        self.look_for_statements();
+        let acknowledged = self.seen.front().map(|(at, ..)| *at);
+        let mut next = [self.network.next(), self.server.poll_timeout(), acknowledged]
             .into_iter()
             .flatten()
             .chain(self.clients.iter_mut().filter_map(|peer| peer.poll_timeout()))
@@ -253,10 +281,27 @@ impl Sim {
                 }
             }
         }
+        while let Some((_, member, version)) = self.seen.pop_front_if(|(at, ..)| *at <= self.now) {
+            let seen = |participant, epoch| Command::Seen { participant, epoch, version };
+            self.server.command(self.now, member, seen);
+        }
         for peer in &mut self.clients {
             peer.handle_timeout(self.now);
         }
         true
+    }
+
+    /// What clients are told of their slots, they acknowledge.
+    fn look_for_statements(&mut self) {
+        let Some(after) = self.acknowledges else { return };
+        for (at, update) in &self.server.updates[self.looked_at..] {
+            if let Update::Have { participant, version, .. } = update
+                && let Some(member) = self.server.members.iter().position(|member| member.id == *participant)
+            {
+                self.seen.push_back((*at + after, member, *version));
+            }
+        }
+        self.looked_at = self.server.updates.len();
     }
 
     /// Hands over to the network what everybody has to send.
