@@ -18,10 +18,13 @@ import { arrange } from "./track.js";
  * @property {(error: MotetError) => void} failed no restart helps: make a new connection
  */
 
-/** Receiving sections of the first offer: nine pictures and eight voices fill a screen and an ear. */
-export const SLOTS = { audio: 8, video: 9 };
-/** Pictures grow by steps, so that a filling room costs three more offers and not forty. Beyond the last one pages. */
-const STEPS = [SLOTS.video, 16, 25, 49];
+/** Voices that an ear can tell apart. */
+const VOICES = 8;
+/**
+ * Slots for pictures: nine fill a screen. They grow by steps, so that a filling room costs three more offers and not forty; beyond
+ * the last one pages.
+ */
+export const STEPS = [9, 16, 25, 49];
 /** ms between samples of the candidate pair. Higher notices a dead path later, lower costs CPU in big calls. */
 const SAMPLE_EVERY = 1000;
 /** Samples without a packet: the server sends at least every 500 ms. */
@@ -104,7 +107,7 @@ export class Connection {
       const sendEncodings = encodings.map((encoding) => ({ ...encoding, active: false }));
       this.#sending.set(source, this.#section(kind, { direction: "sendonly", sendEncodings }));
     }
-    this.#receive("audio", SLOTS.audio);
+    this.#receive("audio", VOICES);
     this.#pictures = this.#step(pictures);
     this.#receive("video", this.#pictures);
   }

@@ -1,6 +1,7 @@
 // A room as its members see it: who is there, what each shows, and one's own camera and microphone. It outlives
 // carriers, connections and sessions; only `leave` and the server's refusal end it.
 
+import { Carriers } from "./carriers.js";
 import { MotetError, asMotetError } from "./errors.js";
 import { Playback } from "./playback.js";
 import { Roster } from "./roster.js";
@@ -9,7 +10,7 @@ import { LocalTrack } from "./track.js";
 import { Transports } from "./transports.js";
 import { Wants } from "./want.js";
 
-/** @import { Carrier } from "./signal.js" */
+/** @import { CarrierEnvironment } from "./carriers.js" */
 /** @import { Publication } from "./participant.js" */
 /** @import { WantEnvironment } from "./want.js" */
 /** @import { DeviceChoice, JoinOptions, OpenedDevices, Person, ReceiveChoice, Room as PublicRoom, RoomEventMap, RoomState } from "./types.d.ts" */
@@ -19,14 +20,13 @@ import { Wants } from "./want.js";
 /**
  * Everything that a browser provides, so that tests can provide it instead.
  * @typedef {object} OwnEnvironment
- * @property {(url: string) => Carrier} openSocket
  * @property {(configuration: RTCConfiguration) => RTCPeerConnection} createPeer
  * @property {() => HTMLAudioElement} createAudio
  * @property {(source: Source, choice: DeviceChoice) => Promise<MediaStreamTrack>} openTrack
  * @property {(choice: { camera?: DeviceChoice, microphone?: DeviceChoice }) => Promise<OpenedDevices>} openDevices
  * @property {EventTarget | undefined} window
  * @property {(EventTarget & { type?: string }) | undefined} network `navigator.connection`
- * @typedef {OwnEnvironment & WantEnvironment} Environment
+ * @typedef {OwnEnvironment & WantEnvironment & CarrierEnvironment} Environment
  */
 
 /** Refusals after which the same request may succeed. */
@@ -45,7 +45,7 @@ export class Room extends EventTarget {
   /** @readonly @type {LocalTrack} */ microphone;
 
   /** @type {Environment} */ #environment;
-  /** @type {string} */ #url;
+  /** @type {string | URL} */ #url;
   /** @type {{ room: string, name: string }} */ #options;
   /** @type {Roster} */ #roster;
   /** @type {LocalTrack[]} */ #tracks;
@@ -69,7 +69,7 @@ export class Room extends EventTarget {
   constructor(url, options, environment) {
     super();
     this.id = options.room;
-    this.#url = carrierUrl(url);
+    this.#url = url;
     this.#options = { room: options.room, name: options.name ?? "" };
     this.#environment = environment;
     this.#roster = new Roster(this.#options.name, {
@@ -201,7 +201,8 @@ export class Room extends EventTarget {
    */
   async #enter(identity) {
     this.#throwIfClosed();
-    const signal = new Signal(() => this.#environment.openSocket(this.#url), {
+    const carriers = new Carriers(this.#url, this.#environment);
+    const signal = new Signal(() => carriers.open(), {
       message: (message) => this.#received(message),
       down: (reason) => this.#assess(reason),
       resumed: () => this.#assess("resumed"),
@@ -566,11 +567,4 @@ export class Room extends EventTarget {
 /** Somebody whom the room is too big to name by itself. @param {ParticipantInfo} info @returns {Person} */
 function person({ id, name, away = false }) {
   return { id, name, away };
-}
-
-/** @param {string | URL} url @returns {string} where the WebSocket is, below the server's address */
-function carrierUrl(url) {
-  const carrier = new URL("v1/ws", new URL(url, globalThis.location?.href));
-  carrier.protocol = carrier.protocol === "https:" || carrier.protocol === "wss:" ? "wss:" : "ws:";
-  return carrier.href;
 }
