@@ -31,7 +31,6 @@ export class Poll {
   /** @type {string[]} */ #queue = [];
   /** Messages are on their way up: one request at a time keeps their order. */ #sending = false;
   #waiting = false;
-  /** What came beside a request that waits: it may hold what was said before. @type {string[]} */ #held = [];
   #closed = false;
   #waiter = new AbortController();
   #sender = new AbortController();
@@ -71,34 +70,33 @@ export class Poll {
     return JSON.stringify({ t: "poll", id: this.#id });
   }
 
-  /** Sends what waits. The first request waits for its answer, because there is no other yet to bring it. */
+  /** Sends what is to be sent. Nothing is said in the answers, except in the first. */
   async #up() {
-    if (this.#sending || this.#closed || this.#queue.length === 0) return;
+    if (this.#sending) return;
     this.#sending = true;
-    await this.#exchange(this.#id ? 0 : WAIT);
-    this.#sending = false;
-    if (this.#queue.length > 0) void this.#up();
-    else void this.#wait();
-  }
-
-  /** Waits for what the server says. */
-  async #wait() {
-    while (!this.#waiting && !this.#sending && !this.#closed && this.#id) {
-      this.#waiting = true;
-      await this.#exchange(WAIT);
-      this.#waiting = false;
+    while (!this.#closed && this.#queue.length > 0) {
+      await this.#exchange(this.#lines(), this.#id ? 0 : WAIT, this.#sender.signal);
+      void this.#wait();
     }
+    this.#sending = false;
   }
 
-  /** @param {number} wait */
-  async #exchange(wait) {
-    const waits = this.#waiting && wait > 0;
+  /** Hears what the server says: in the answers of one request after another, so that its order is kept. */
+  async #wait() {
+    if (this.#waiting) return;
+    this.#waiting = true;
+    while (!this.#closed && this.#id) await this.#exchange(this.#header(), WAIT, this.#waiter.signal);
+    this.#waiting = false;
+  }
+
+  /** @param {string} body @param {number} wait @param {AbortSignal} signal */
+  async #exchange(body, wait, signal) {
     const timer = setTimeout(() => this.#end(), wait + LATE);
+    const mine = this.#id !== "";
     try {
-      const mine = this.#id !== "";
-      const { ok, body } = waits ? await this.#ask(this.#header(), wait, this.#waiter.signal) : await this.#ask(this.#lines(), wait, this.#sender.signal);
+      const { ok, text } = await this.#ask(body, wait, signal);
       // What the server says of a carrier that it forgot is not about the session.
-      if (ok || !mine) this.#take(body, waits);
+      if (ok || !mine) for (const line of text.split("\n")) this.#say(line);
       if (!ok) this.#end();
     } catch {
       this.#end();
@@ -114,51 +112,23 @@ export class Poll {
       headers: { "content-type": "text/plain" },
       keepalive: wait === 0 && body.length < KEPT_ALIVE, // the last words are said while the page goes away
     });
-    return { ok: answer.ok, body: await answer.text() };
-  }
-
-  /** @param {string} body @param {boolean} waited */
-  #take(body, waited) {
-    const lines = body.split("\n").filter((line) => line !== "");
-    if (this.#waiting && !waited) {
-      this.#held.push(...lines);
-      return;
-    }
-    const held = this.#held.splice(0);
-    for (const line of held.length > 0 ? [...lines, ...held].sort((a, b) => numberOf(a) - numberOf(b)) : lines) this.#say(line);
+    return { ok: answer.ok, text: await answer.text() };
   }
 
   /** @param {string} line */
   #say(line) {
-    if (this.#closed) return;
-    if (!this.#id && line.includes('"carrier"')) {
-      const first = parse(line);
-      if (first?.t === "carrier") {
-        this.#id = String(first.id);
-        return;
-      }
-    }
-    this.onmessage?.call(/** @type {any} */ (this), /** @type {any} */ ({ data: line }));
+    if (this.#closed || line === "") return;
+    // The carrier's own words begin and end it.
+    const own = /^\{"t":"(carrier|closed)"/.test(line) ? JSON.parse(line) : {};
+    if (own.t === "carrier") this.#id = own.id;
+    else if (own.t === "closed") this.#end(own.code);
+    else this.onmessage?.call(/** @type {any} */ (this), /** @type {any} */ ({ data: line }));
   }
 
-  /** The carrier is lost. */
-  #end() {
+  /** @param {number} [code] */
+  #end(code = LOST) {
     if (this.#closed) return;
     this.close(LOST);
-    this.onclose?.call(/** @type {any} */ (this), /** @type {any} */ ({ code: LOST }));
-  }
-}
-
-/** Those of the carrier itself have none, and come first. @param {string} line */
-function numberOf(line) {
-  return Number(parse(line)?.s ?? 0);
-}
-
-/** @param {string} line @returns {any} */
-function parse(line) {
-  try {
-    return JSON.parse(line);
-  } catch {
-    return null;
+    this.onclose?.call(/** @type {any} */ (this), /** @type {any} */ ({ code }));
   }
 }

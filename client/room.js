@@ -4,9 +4,9 @@
 import { Carriers } from "./carriers.js";
 import { MotetError, asMotetError } from "./errors.js";
 import { Playback } from "./playback.js";
+import { Publishing } from "./publishing.js";
 import { Roster } from "./roster.js";
 import { Signal } from "./signal.js";
-import { LocalTrack } from "./track.js";
 import { Transports } from "./transports.js";
 import { Wants } from "./want.js";
 
@@ -14,8 +14,9 @@ import { Wants } from "./want.js";
 /** @import { Publication } from "./participant.js" */
 /** @import { WantEnvironment } from "./want.js" */
 /** @import { DeviceChoice, JoinOptions, OpenedDevices, Person, ReceiveChoice, Room as PublicRoom, RoomEventMap, RoomState } from "./types.d.ts" */
-/** @import { Layers, ParticipantInfo, Publish, ServerMessage, Source, Welcome, WhoPage } from "./protocol.d.ts" */
+/** @import { ClientMessage, ErrorMessage, ParticipantInfo, ServerMessage, Source, Welcome, WhoPage } from "./protocol.d.ts" */
 /** @import { Slot } from "./slots.js" */
+/** @import { LocalTrack } from "./track.js" */
 
 /**
  * Everything that a browser provides, so that tests can provide it instead.
@@ -41,20 +42,16 @@ const GROW_AFTER = 100;
 export class Room extends EventTarget {
   /** @readonly @type {string} */ id;
   /** @type {RoomState} */ state = "connecting";
-  /** @readonly @type {LocalTrack} */ camera;
-  /** @readonly @type {LocalTrack} */ microphone;
 
   /** @type {Environment} */ #environment;
   /** @type {string | URL} */ #url;
   /** @type {{ room: string, name: string }} */ #options;
   /** @type {Roster} */ #roster;
-  /** @type {LocalTrack[]} */ #tracks;
+  /** @type {Publishing} */ #publishing;
   /** @type {Wants} */ #wants;
   /** @type {Playback} */ #playback;
   /** @type {Signal | null} */ #signal = null;
   /** @type {Transports} */ #transports;
-  /** Tracks by the number of the `publish` that the server has not yet obeyed. @type {Map<number, LocalTrack>} */
-  #publishing = new Map();
   /** In the room, as far as the server said: deltas and mutes make sense. */ #entered = false;
   /** @type {string | undefined} */ #networkType;
   /** Ends every listener at once. */ #listening = new AbortController();
@@ -62,7 +59,6 @@ export class Room extends EventTarget {
   #reentering = false;
   /** @type {ReturnType<typeof setTimeout> | undefined} */ #growing;
   /** Whoever asked `who` and waits, in order. @type {{ resolve: (page: WhoPage) => void, reject: (error: MotetError) => void }[]} */ #asking = [];
-  /** Of our pictures, the encodings that somebody watches. @type {Layers["publications"]} */ #layers = {};
   /** What went wrong while the last mishap was being mended. @type {MotetError | null} */ #mishap = null;
 
   /** @param {string | URL} url @param {JoinOptions} options @param {Environment} environment */
@@ -74,26 +70,19 @@ export class Room extends EventTarget {
     this.#environment = environment;
     this.#roster = new Roster(this.#options.name, {
       emit: (type, detail) => this.#emit(type, detail),
-      muted: (source) => this.#trackOf(source)?.muted,
+      muted: (source) => this.#publishing.of(source)?.muted,
       published: (publication) => this.#published(publication),
       ended: ({ id }) => this.#wants.forget(id),
       attached: (publication, element, attached) => this.#attached(publication, element, attached),
     });
-    const host = {
+    this.#publishing = new Publishing({
       open: environment.openTrack,
-      /** @param {LocalTrack} track */
-      senders: (track) => this.#transports.senders(track.source),
-      /** @param {LocalTrack} track */
-      announce: (track) => this.#announce(track),
-      /** @param {LocalTrack} track */
+      senders: (source) => this.#transports.senders(source),
+      mid: (source) => this.#transports.mid(source),
+      send: (message) => this.#send(message),
       changed: (track) => this.#trackChanged(track),
-    };
-    this.camera = new LocalTrack("camera", host);
-    this.microphone = new LocalTrack("microphone", host);
-    this.#tracks = [this.microphone, this.camera];
-    this.#wants = new Wants((want) => {
-      if (this.#entered) this.#signal?.send({ t: "want", ...want });
-    }, environment);
+    });
+    this.#wants = new Wants((want) => void this.#send({ t: "want", ...want }), environment);
     this.#transports = this.#makeTransports();
     this.#playback = new Playback(environment.createAudio, () => this.#emit("playbackblocked", {}));
     this.#listen();
@@ -120,9 +109,17 @@ export class Room extends EventTarget {
     }
     signal?.throwIfAborted();
     // After the caller has had its turn to listen.
-    for (const { error } of this.#tracks) {
+    for (const { error } of this.#publishing.tracks) {
       if (error) setTimeout(() => this.#emit("error", { error }), 0);
     }
+  }
+
+  get camera() {
+    return this.#publishing.camera;
+  }
+
+  get microphone() {
+    return this.#publishing.microphone;
   }
 
   get me() {
@@ -154,7 +151,7 @@ export class Room extends EventTarget {
   /** @param {string} name */
   setName(name) {
     this.#options.name = name;
-    if (this.#entered) this.#signal?.send({ t: "name", name });
+    this.#send({ t: "name", name });
   }
 
   /** @param {ReceiveChoice} choice */
@@ -179,8 +176,8 @@ export class Room extends EventTarget {
   /** @param {string | undefined} after @returns {Promise<WhoPage>} */
   #ask(after) {
     return new Promise((resolve, reject) => {
-      if (!this.#entered || !this.#signal) throw new MotetError(this.state === "closed" ? "closed" : "unreachable");
-      this.#signal.send({ t: "who", ...(after !== undefined && { after }) });
+      const number = this.#send({ t: "who", ...(after !== undefined && { after }) });
+      if (number === undefined) throw new MotetError(this.state === "closed" ? "closed" : "unreachable");
       this.#asking.push({ resolve, reject });
     });
   }
@@ -209,14 +206,7 @@ export class Room extends EventTarget {
       lost: (error) => this.#reenter(error),
     });
     this.#signal = signal;
-    for (const track of this.#tracks) {
-      // A microphone that is muted but open is published too: unmuting it must not take a round trip.
-      const publish = track.track !== null || track.told !== null;
-      track.publication = null;
-      track.told = publish ? track.muted : null;
-      track.watched(null);
-    }
-    this.#layers = {};
+    this.#publishing.begin();
     const welcome = await signal.join(this.#hello(identity));
     // Deltas may follow at once: the roster first, and nothing awaited before it.
     this.#welcomed(welcome);
@@ -230,7 +220,7 @@ export class Room extends EventTarget {
     const offer = await this.#transports.begin();
     this.#throwIfClosed();
     const { room, name } = this.#options;
-    return { caps: [], room, name, offer, publish: this.#everythingPublished(), want: this.#wants.initial(), ...identity };
+    return { caps: [], room, name, offer, publish: this.#publishing.everything(), want: this.#wants.initial(), ...identity };
   }
 
   #makeTransports() {
@@ -239,26 +229,14 @@ export class Room extends EventTarget {
       send: (message) => this.#signal?.send(message) ?? 0,
       ready: () => this.#signal?.up ?? false,
       pictures: () => this.#pictures().length,
-      sending: (source) => this.#trackOf(source)?.sending ?? { track: null, layers: null },
-      rebind: async () => {
-        for (const track of this.#tracks) await track.rebind();
-      },
-      published: () => this.#everythingPublished(),
+      sending: (source) => this.#publishing.sending(source),
+      rebind: () => this.#publishing.rebind(),
+      published: () => this.#publishing.everything(),
       visible: () => this.#pictures().flatMap(({ id, visible }) => (visible ? [id] : [])),
       due: (slot) => this.#due(slot),
       bound: () => this.#bindSlots(),
       changed: (reason) => this.#assess(reason),
       lost: (error) => void this.#reenter(error),
-    });
-  }
-
-  /** @returns {Publish[]} */
-  #everythingPublished() {
-    return this.#tracks.flatMap((track) => {
-      const mid = this.#transports.mid(track.source);
-      if (mid === null || track.told === null) return [];
-      track.told = track.muted;
-      return [{ mid, kind: track.kind, source: track.source, muted: track.muted }];
     });
   }
 
@@ -272,7 +250,7 @@ export class Room extends EventTarget {
     if (this.#transports.have(welcome.have)) this.#signal?.acknowledge();
     this.#roster.enter(welcome.you, welcome);
     this.#bindSlots();
-    for (const track of this.#tracks) this.#announce(track);
+    this.#publishing.announce();
     this.#assess("joined");
   }
 
@@ -324,7 +302,6 @@ export class Room extends EventTarget {
 
   #teardown() {
     this.#entered = false;
-    this.#publishing.clear();
     for (const { reject } of this.#asking.splice(0)) reject(new MotetError(this.state === "closed" ? "closed" : "unreachable"));
     clearTimeout(this.#growing);
     this.#signal?.abandon();
@@ -342,7 +319,7 @@ export class Room extends EventTarget {
     this.#teardown();
     this.#wake?.();
     this.#listening.abort();
-    for (const track of this.#tracks) track.close();
+    this.#publishing.close();
     for (const publication of this.#roster.publications()) publication.end();
     this.#wants.close();
     this.#emit("closed", { error });
@@ -360,6 +337,11 @@ export class Room extends EventTarget {
       this.state = "reconnecting";
       this.#emit("reconnecting", { reason });
     }
+  }
+
+  /** What makes sense in the room only. @param {ClientMessage} message @returns {number | undefined} its number */
+  #send(message) {
+    return this.#entered ? this.#signal?.send(message) : undefined;
   }
 
   // What the browser reports
@@ -417,8 +399,7 @@ export class Room extends EventTarget {
         this.#roster.speak(message.speakers);
         break;
       case "layers":
-        this.#layers = message.publications;
-        for (const track of this.#tracks) this.#watched(track);
+        this.#publishing.watched(message.publications);
         break;
       case "who":
         this.#asking.shift()?.resolve(message);
@@ -430,12 +411,10 @@ export class Room extends EventTarget {
     }
   }
 
-  /** @param {import("./protocol.d.ts").ErrorMessage} message */
+  /** @param {ErrorMessage} message */
   #failed(message) {
     this.#transports.refused(message);
-    const track = this.#publishing.get(message.id ?? 0);
-    if (track) track.told = null; // turning it on again asks again
-    this.#publishing.delete(message.id ?? 0);
+    this.#publishing.refused(message.id ?? 0);
     this.#emit("error", { error: new MotetError(message.reason, message) });
   }
 
@@ -486,26 +465,16 @@ export class Room extends EventTarget {
 
   // One's own tracks
 
-  /** @param {Source} source */
-  #trackOf(source) {
-    return this.#tracks.find((track) => track.source === source);
-  }
-
   /** @param {Publication} publication */
   #published(publication) {
-    const track = publication.participant === this.me ? this.#trackOf(publication.source) : undefined;
+    const track = publication.participant === this.me ? this.#publishing.of(publication.source) : undefined;
     if (!track) {
       this.#bind(publication);
       this.#growLater();
       return;
     }
-    track.publication = publication.id;
-    this.#watched(track);
-    for (const [number, other] of this.#publishing) {
-      if (other === track) this.#publishing.delete(number);
-    }
     publication.bind(track.track && { track: track.track });
-    this.#announce(track);
+    this.#publishing.published(track, publication.id);
   }
 
   /** @param {LocalTrack} track @param {MediaStreamTrack | null} opened @param {MotetError | undefined} error */
@@ -518,27 +487,6 @@ export class Room extends EventTarget {
   async #set(track, choice) {
     if (this.state === "closed") throw new MotetError("closed");
     await track.set(choice);
-  }
-
-  /** @param {LocalTrack} track */
-  #watched(track) {
-    if (track.kind === "video") track.watched(this.#layers[track.publication ?? 0] ?? null);
-  }
-
-  /** Tells the server what it does not know about the track yet. @param {LocalTrack} track */
-  #announce(track) {
-    if (!this.#entered || !this.#signal) return;
-    const mid = this.#transports.mid(track.source);
-    if (track.told === null) {
-      if (!track.on || mid === null) return;
-      track.told = false;
-      const { kind, source } = track;
-      const number = this.#signal.send({ t: "publish", publish: [{ mid, kind, source, muted: false }] });
-      this.#publishing.set(number, track);
-    } else if (track.publication !== null && track.told !== track.muted) {
-      track.told = track.muted;
-      this.#signal.send({ t: "mute", publication: track.publication, muted: track.muted });
-    }
   }
 
   /** @param {LocalTrack} track */

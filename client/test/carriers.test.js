@@ -91,24 +91,10 @@ test("messages go up one request at a time, in order, beside the one that waits"
   assert.equal(open().length, 1);
 });
 
-test("no request begins to wait while messages go up, so that answers cannot overtake each other", async () => {
-  const poll = await polling();
-  poll.send('{"t":"a"}');
-  const up = requests.at(-1);
-  await waiting().answer([{ t: "room", s: 2 }]);
-  assert.equal(open().length, 1);
-  await up.answer([{ t: "room", s: 3 }]);
-  assert.ok(waiting());
-  assert.deepEqual(kinds().slice(1), ["room 2", "room 3"]);
-});
-
-test("what comes beside a request that waits is heard in the order of its numbers", async () => {
-  const poll = await polling();
-  poll.send('{"t":"a"}');
-  await requests.at(-1).answer([{ t: "room", s: 2 }, { t: "pong" }]);
-  assert.deepEqual(kinds().slice(1), []);
-  await waiting().answer([{ t: "room", s: 3 }]);
-  assert.deepEqual(kinds().slice(1), ["pong", "room 2", "room 3"]);
+test("a carrier that the server closes says so with its code", async () => {
+  await polling();
+  await waiting().answer([{ t: "room", s: 2 }, { t: "closed", code: 4000 }]);
+  assert.deepEqual([kinds(), heard.closed, open().length], [["welcome 1", "room 2"], [4000], 0]);
 });
 
 test("a request that fails, or is not answered in time, is the carrier's end", async () => {
