@@ -22,8 +22,11 @@ pub mod carrier;
 pub mod http;
 pub mod join;
 pub mod leave;
+#[doc(hidden)]
+pub mod line;
 pub mod message;
 pub mod negotiate;
+pub mod rendezvous;
 pub mod room;
 pub mod rooms;
 pub mod sdp;
