@@ -151,7 +151,15 @@ impl Worker {
         book.updates.extend([
             (member.room, Update::Have { participant, epoch, version: 1000, have }),
             (member.room, Update::Heard { participant, epoch, silent: true, since_ms: 60_000 }),
-            (member.room, Update::Closed { participant, epoch, transport: member.transport, reason: Reason::DtlsFailed }),
+            (
+                member.room,
+                Update::Closed {
+                    participant,
+                    epoch,
+                    transport: member.transport,
+                    reason: Reason::DtlsFailed,
+                },
+            ),
         ]);
     }
 }
