@@ -191,8 +191,7 @@ impl Ground {
         let seeing = |seat: &&Seat| seat.page.is_healthy() && self.works(seat.raw);
         for seat in world.seats.iter().flatten().filter(seeing) {
             for (id, publication) in &seat.page.roster.publications {
-                let shown = publication.owner != seat.page.you && !publication.muted;
-                if shown && self.works(self.raw_of[&publication.owner]) {
+                if publication.owner != seat.page.you && self.works(self.raw_of[&publication.owner]) {
                     settled.insert((seat.page.you.clone(), *id));
                 }
             }
@@ -204,9 +203,12 @@ impl Ground {
     pub fn check_flow(&mut self, world: &World, settled: &Settled) {
         for seat in world.seats.iter().flatten() {
             let carried = self.carried(seat.raw);
+            let known = |id: &u32| seat.page.roster.publications.contains_key(&u64::from(*id));
+            let gone = carried.iter().any(|id| !known(id));
+            assert!(!(gone && seat.page.is_healthy()), "{} still gets {carried:?}", seat.page.you);
             for (_, id) in settled.0.iter().filter(|(you, _)| *you == seat.page.you) {
                 let publication = &seat.page.roster.publications[id];
-                let wanted = publication.source != "camera" || seat.height > 0;
+                let wanted = !publication.muted && (publication.source != "camera" || seat.height > 0);
                 let comes = carried.contains(&(*id as u32));
                 assert!(
                     comes == wanted,
