@@ -104,7 +104,6 @@ impl Participant {
         for section in sections {
             if !self.slots.iter().any(|slot| slot.section.mid == section.mid) {
                 self.slots.push(new_slot(section));
-                self.have_changed = true;
             }
         }
     }

@@ -33,6 +33,7 @@ impl Worker {
                     && self.members[key].number == transport
                 {
                     self.add_sections(key, &media);
+                    self.have_changed(key);
                     self.assign_slots(now, key);
                 }
             }
