@@ -145,12 +145,12 @@ export class LocalTrack {
   async #turnOff() {
     // Said at once: the browser may take its time to do its part.
     this.#become("off");
+    // The microphone stays open, so that unmuting is instant; cameras have a lamp.
+    if (this.source !== "microphone") this.#release();
     this.#host.announce(this);
     try {
       await this.#send();
     } finally {
-      // The microphone stays open, so that unmuting is instant; cameras have a lamp.
-      if (this.source !== "microphone") this.#release();
       this.#host.changed(this);
     }
   }

@@ -64,6 +64,15 @@ test("it is said to be off at once, however long the browser takes for its part"
   assert.deepEqual([microphone.state, shown.at(-1), announced.at(-1)], ["off", "off", "muted"]);
 });
 
+test("the lamp goes out at once, however long the browser takes for its part", async () => {
+  const camera = make("camera");
+  await camera.set(true);
+  sender.setParameters = () => new Promise(() => {});
+  camera.set(false);
+  await settle();
+  assert.deepEqual([opened[0].readyState, camera.track], ["ended", null]);
+});
+
 test("a camera comes back as the same device", async () => {
   const camera = make("camera");
   await camera.set(new FakeTrack("video", "usb"));

@@ -7,11 +7,11 @@ use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use rust_embed::{EmbeddedFile, RustEmbed};
 
 use super::rooms::Rooms;
-use super::{rendezvous, ws};
+use super::{poll, rendezvous, ws};
 
 /// The client as it stands in the source tree; debug builds read it from there at every request.
 #[derive(RustEmbed)]
@@ -56,6 +56,7 @@ pub fn router(rooms: Arc<Rooms>) -> Router {
         .merge(health())
         .merge(sig(&rooms))
         .route("/v1/ws", get(ws::upgrade))
+        .route("/v1/poll", post(poll::poll))
         .route(
             "/{*path}",
             get(|Path(path): Path<String>, headers: HeaderMap| async move { file(&path, &headers) }),

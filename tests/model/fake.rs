@@ -136,7 +136,8 @@ impl Worker {
     pub fn fail(&self, participant: ParticipantId) -> bool {
         let mut book = self.book();
         let Some(member) = book.members.remove(&participant) else { return false };
-        let update = Update::Closed { participant, epoch: member.epoch, reason: Reason::DtlsFailed };
+        let (epoch, transport) = (member.epoch, member.transport);
+        let update = Update::Closed { participant, epoch, transport, reason: Reason::DtlsFailed };
         book.updates.push((member.room, update));
         true
     }
@@ -150,7 +151,7 @@ impl Worker {
         book.updates.extend([
             (member.room, Update::Have { participant, epoch, version: 1000, have }),
             (member.room, Update::Heard { participant, epoch, silent: true, since_ms: 60_000 }),
-            (member.room, Update::Closed { participant, epoch, reason: Reason::DtlsFailed }),
+            (member.room, Update::Closed { participant, epoch, transport: member.transport, reason: Reason::DtlsFailed }),
         ]);
     }
 }
