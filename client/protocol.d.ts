@@ -147,21 +147,21 @@ export interface Who extends Envelope {
 // Both
 
 /** Begins a request of the long poll. */
-export interface Poll {
+export interface Poll extends Envelope {
   t: "poll";
   /** Secret. */
   id: string;
 }
 
 /** Begins the first answer of a long poll carrier. */
-export interface CarrierName {
+export interface CarrierName extends Envelope {
   t: "carrier";
   /** Secret. */
   id: string;
 }
 
 /** Ends the last answer of a long poll carrier. */
-export interface Closed {
+export interface Closed extends Envelope {
   t: "closed";
   /** As a WebSocket's close code. */
   code: number;
