@@ -32,6 +32,11 @@ pub struct Config {
     #[arg(long, env = "MOTET_HTTP", value_name = "IP:PORT", default_value = "127.0.0.1:8080")]
     pub http: SocketAddr,
 
+    /// Where metrics are served, and whether the process lives and is ready; none: nowhere
+    // Off, and apart from the page: how many people call, and when, is the operator's business alone.
+    #[arg(long, env = "MOTET_ADMIN", value_name = "IP:PORT")]
+    pub admin: Option<SocketAddr>,
+
     /// First UDP port for media, one for each worker; 0: any free ports
     // Above the ports that need privileges, below those that the kernel hands out.
     #[arg(long, env = "MOTET_UDP", value_name = "PORT", default_value_t = 7882)]
@@ -66,6 +71,12 @@ pub struct Config {
     // Browsers make the last packets of a frame one byte longer; padding the others makes one run of them.
     #[arg(long, env = "MOTET_PADDING", value_name = "BOOL", default_value_t = true, action = ArgAction::Set)]
     pub padding: bool,
+
+    /// Begin a newcomer's pictures with keyframes that came a moment ago, instead of asking for others
+    // A picture one round trip to the publisher sooner, and fewer keyframes in a room that fills; off for comparison, and
+    // where receivers' links are too narrow for half a second of picture at once.
+    #[arg(long, env = "MOTET_HISTORY_OPENING", value_name = "BOOL", default_value_t = true, action = ArgAction::Set)]
+    pub history_opening: bool,
 
     /// Bytes of each socket's receive and send buffer
     // The usual 200 kB hold 92 packets, a single burst of a big room; more only helps a server that is stalled longer.
@@ -235,7 +246,12 @@ impl Config {
     /// What can be switched in a media worker.
     #[must_use]
     pub fn worker(&self) -> worker::Settings {
-        worker::Settings { gso: self.gso, padding: self.padding, remb: Bitrate(self.remb) }
+        worker::Settings {
+            gso: self.gso,
+            padding: self.padding,
+            history_opening: self.history_opening,
+            remb: Bitrate(self.remb),
+        }
     }
 
     /// How many media workers there are to be: 1 to 64.

@@ -16,7 +16,8 @@ use crate::transport::{Credentials, Remote};
 /// that is not the participant's present one is ignored.
 #[derive(Debug)]
 pub enum Command {
-    /// A participant enters; replaces an older epoch of the same participant.
+    /// A participant enters; replaces an older epoch of the same participant. Of the same epoch with a higher transport
+    /// number, it is a second connection: the first keeps its media until the second is connected.
     Join(Box<Join>),
     /// The client offered an ICE restart: checks with its new name are answered beside the old ones.
     Restart {
@@ -129,5 +130,5 @@ pub enum Update {
     /// Whether anything authenticated arrived within the last 8 s. `since_ms`: how long ago the last was.
     Heard { participant: ParticipantId, epoch: Epoch, silent: bool, since_ms: u64 },
     /// The worker gave the participant up (handshake failed, handling it panicked); it is gone from the worker.
-    Closed { participant: ParticipantId, epoch: Epoch, reason: Reason },
+    Closed { participant: ParticipantId, epoch: Epoch, transport: TransportNumber, reason: Reason },
 }

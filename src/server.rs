@@ -1,5 +1,7 @@
 //! Builds the parts and runs them.
 
+mod admin;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
 use std::time::Duration;
@@ -15,6 +17,8 @@ use crate::config::{Advertise, Config};
 use crate::control::Command;
 use crate::id::RoomKey;
 use crate::net::{self, UdpSocket};
+use crate::observe::metrics::{Live, Metrics, Sources};
+use crate::observe::people::People;
 use crate::observe::reason::{Counters, Reason};
 use crate::signal::negotiate::Environment;
 use crate::signal::rooms::{Rooms, worker_of};
@@ -32,6 +36,8 @@ const STOP_WITHIN: Duration = Duration::from_secs(3);
 pub struct Server {
     /// Where the page and the signaling are.
     pub http_addr: SocketAddr,
+    /// Where the metrics are.
+    pub admin_addr: Option<SocketAddr>,
     /// One for each worker, as bound.
     pub udp_addrs: Vec<SocketAddr>,
     /// What signaling refused, by reason.
@@ -40,6 +46,7 @@ pub struct Server {
     media: Arc<Media>,
     stopping: Arc<Notify>,
     http: JoinHandle<std::io::Result<()>>,
+    admin: Option<JoinHandle<()>>,
 }
 
 /// Starts everything.
@@ -51,6 +58,7 @@ pub async fn start(config: &Config) -> anyhow::Result<Server> {
         .await
         .with_context(|| format!("cannot listen on {} (--http)", config.http))?;
     let http_addr = listener.local_addr()?;
+    let admin = admin::bind(config.admin).await?;
     if let Err(error) = net::raise_nofile() {
         tracing::warn!(%error, "cannot raise the number of open files");
     }
@@ -62,11 +70,13 @@ pub async fn start(config: &Config) -> anyhow::Result<Server> {
     let (media, updates) = Media::spawn(config, sockets, &certificate)?;
     let media = Arc::new(media);
     let refused = Arc::new(Counters::default());
+    let people = Arc::new(People::default());
     let rooms = Rooms::new(Door {
         settings: config.signal(),
         workers: media.clone(),
         new_transport: signal::negotiators(environments),
         refused: refused.clone(),
+        people: people.clone(),
     });
     // Nothing can have been reported yet: there is no room.
     let _ = updates.set(Arc::downgrade(&rooms));
@@ -80,8 +90,21 @@ pub async fn start(config: &Config) -> anyhow::Result<Server> {
     let serve = axum::serve(listener, http::router(rooms.clone()))
         .with_graceful_shutdown(async move { stop.notified().await });
     let http = tokio::spawn(async move { serve.await });
+    let admin_addr = admin.as_ref().map(|(_, address)| *address);
+    let metrics = metrics(&rooms, &media, &refused, people);
+    let admin = admin.map(|(listener, _)| tokio::spawn(admin::serve(listener, rooms.clone(), metrics)));
     tracing::info!(http = %http_addr, workers = udp_addrs.len(), "started");
-    Ok(Server { http_addr, udp_addrs, refused, rooms, media, stopping, http })
+    Ok(Server { http_addr, admin_addr, udp_addrs, refused, rooms, media, stopping, http, admin })
+}
+
+fn metrics(rooms: &Arc<Rooms>, media: &Arc<Media>, refused: &Arc<Counters>, people: Arc<People>) -> Metrics {
+    let workers = media.with(|handles| handles.iter().map(Handle::traffic).collect());
+    let (rooms, media) = (rooms.clone(), media.clone());
+    let live = move || {
+        let commands = media.with(|handles| handles.iter().map(Handle::waiting).collect());
+        Live { commands, ..rooms.live() }
+    };
+    Metrics::new(Sources { workers, people, refused: refused.clone(), live: Box::new(live) })
 }
 
 impl Server {
@@ -110,6 +133,10 @@ impl Server {
         let media = self.media;
         if tokio::task::spawn_blocking(move || media.stop()).await.is_err() {
             tracing::error!("stopping the workers panicked");
+        }
+        if let Some(admin) = self.admin {
+            // Last: what happens while the server stops is worth seeing.
+            admin.abort();
         }
         tracing::info!("stopped");
     }
@@ -225,6 +252,10 @@ impl Media {
         Ok((Self { count: handles.len(), handles: RwLock::new(handles) }, rooms))
     }
 
+    fn with<T>(&self, ask: impl FnOnce(&[Handle]) -> T) -> T {
+        ask(&self.handles.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
     fn stop(&self) {
         let handles = std::mem::take(&mut *self.handles.write().unwrap_or_else(PoisonError::into_inner));
         handles.into_iter().for_each(Handle::stop);
@@ -237,10 +268,16 @@ impl Workers for Media {
     }
 
     fn command(&self, room: RoomKey, command: Command) -> Result<(), Reason> {
-        let handles = self.handles.read().unwrap_or_else(PoisonError::into_inner);
-        handles.get(worker_of(room)).ok_or(Reason::ShuttingDown)?.command(command)
+        self.with(|handles| handles.get(worker_of(room)).ok_or(Reason::ShuttingDown)?.command(command))
+    }
+
+    fn are_well(&self) -> bool {
+        self.with(|handles| handles.len() == self.count && handles.iter().all(Handle::is_turning))
     }
 }
+
+#[cfg(test)]
+mod scrape;
 
 #[cfg(test)]
 mod tests {

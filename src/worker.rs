@@ -7,7 +7,7 @@
 //! 2. forward ([`forward`]): for each publication with fresh packets, for each receiver: select, rewrite, seal into
 //!    the send batch, so that the packets of one receiver stand together and leave in one run;
 //! 3. answer ([`answer`]): reports taken, packets repeated, keyframes asked for;
-//! 4. commands of the signaling half ([`control`], [`assign`]);
+//! 4. commands of the signaling half ([`control`], [`assign`], [`succeed`]);
 //! 5. timers ([`tick`]), among them what the server reports of its own accord ([`report`]).
 //!
 //! Media comes first in every turn, and whatever is done for one participant is guarded: a panic removes that
@@ -18,14 +18,17 @@ mod assign;
 mod control;
 mod forward;
 mod member;
+mod progress;
 mod receive;
 mod report;
 pub mod run;
+mod succeed;
 mod tick;
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use slotmap::SlotMap;
@@ -53,13 +56,15 @@ pub struct Settings {
     pub gso: bool,
     /// Whether packets whose sizes differ a little are padded to the same size, which makes longer runs.
     pub padding: bool,
+    /// Whether a newcomer's picture may begin with a young keyframe out of the history.
+    pub history_opening: bool,
     /// What publishers without transport-wide feedback are told they may send.
     pub remb: Bitrate,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { gso: true, padding: true, remb: Bitrate(5_000_000) }
+        Self { gso: true, padding: true, history_opening: true, remb: Bitrate(5_000_000) }
     }
 }
 
@@ -170,12 +175,19 @@ impl Worker {
         while let Some(key) = self.changed.pop() {
             let Some(member) = self.members.get_mut(key) else { continue };
             member.media.have_changed = false;
+            if member.retires.is_some() {
+                continue;
+            }
             let (participant, epoch) = (member.id, member.epoch);
             member.version += 1;
             let (version, have) = (member.version, member.media.have(member.number));
             self.updates.push_back((member.room, Update::Have { participant, epoch, version, have }));
         }
-        self.updates.pop_front()
+        let update = self.updates.pop_front();
+        if update.is_none() {
+            self.traffic.members.store(self.members.len() as u64, Ordering::Relaxed);
+        }
+        update
     }
 
     /// Makes handling this participant panic at a stage, so that tests can see that nobody else notices.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const DOCUMENTS: &[&str] =
-    &["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "PROTOCOL.md", "CHANGELOG.md"];
+    &["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "OPERATIONS.md", "PROTOCOL.md", "CHANGELOG.md"];
 
 /// Folders of the tree that documents point into.
 const FOLDERS: &[&str] = &["src/", "client/", "tests/", "loadtest/", "docs/", ".ci/"];

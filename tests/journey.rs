@@ -4,6 +4,7 @@ use crate::support::media::Kind;
 use crate::support::network::Link;
 use crate::support::raw::Shape;
 use crate::support::{Sim, ms, s};
+use motet::worker::Settings;
 
 #[test]
 fn two_people_see_and_hear_each_other() {
@@ -88,6 +89,29 @@ fn a_newcomer_sees_as_soon_as_it_is_connected() {
 }
 
 #[test]
+fn a_newcomer_begins_with_a_keyframe_of_its_own_where_the_history_may_not_open() {
+    let mut sim = Sim::with(7, Settings { history_opening: false, ..Settings::default() });
+    sim.caller(1);
+    sim.connect();
+    sim.start_media();
+    sim.run_for(s(2));
+    let asked = sim.media(0).plis(1_000_010);
+    let newcomer = sim.caller(1);
+    sim.run_until(s(1), "the server knows that it is connected", |sim| sim.server.is_connected(newcomer));
+    let connected = sim.now;
+    sim.run_for(s(1));
+    assert_eq!(sim.media(0).plis(1_000_010) - asked, 1, "when it was connected");
+    sim.drain();
+    sim.check();
+    let streams = sim.media(newcomer).streams();
+    let picture = streams.iter().find(|stream| stream.kind == Kind::Video).expect("a picture");
+    let first = picture.media().next().expect("a packet").0.at;
+    // Up to the publisher, its next frame, and down.
+    assert!(first >= connected + ms(20), "{:?}", first - connected);
+    picture.assert_complete();
+}
+
+#[test]
 fn who_connects_slowly_does_not_begin_with_an_old_keyframe() {
     let mut sim = Sim::new(5);
     sim.caller(1);
@@ -107,6 +131,27 @@ fn who_connects_slowly_does_not_begin_with_an_old_keyframe() {
     let streams = sim.media(newcomer).streams();
     assert!(!streams.is_empty());
     streams.iter().for_each(|stream| stream.assert_complete());
+}
+
+#[test]
+fn the_steps_of_a_join_are_counted_once_each() {
+    let mut sim = Sim::new(6);
+    sim.caller(1);
+    sim.connect();
+    sim.start_media();
+    sim.run_for(s(1));
+    sim.caller(1);
+    sim.connect();
+    sim.start_media();
+    sim.run_for(s(1));
+    sim.check();
+    let traffic = sim.server.worker.traffic();
+    let counts = [&traffic.joins.check, &traffic.joins.secure, &traffic.joins.media];
+    let counts = counts.map(|times| times.buckets().map(|(_, count)| count).sum::<u64>());
+    assert_eq!(counts, [2, 2, 1], "the first one had nobody to see");
+    let media = traffic.joins.media.sum();
+    assert!(media < 0.1, "{media} s until the first packet");
+    assert_eq!(traffic.members.load(std::sync::atomic::Ordering::Relaxed), 2);
 }
 
 #[test]

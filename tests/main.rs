@@ -16,6 +16,9 @@ mod call;
 /// Restarts, rebinding, silence, consent.
 mod ice_restart;
 
+/// A second connection that takes the place of the first.
+mod succession;
+
 /// Loss, copies and detours in both directions, padding and probes.
 mod loss;
 

@@ -28,7 +28,8 @@
 //!   asked. [`ReceiveBatch`] is what one call received; [`SendBatch`] collects what one call sends and is a
 //!   plain buffer without a socket, so that simulated networks drain it too.
 //! * [`Poller`] waits for the socket or a [`Waker`], which any thread may hold.
-//! * [`raise_nofile`] lets the process open as many descriptors as it is permitted to.
+//! * [`raise_nofile`] lets the process open as many descriptors as it is permitted to; [`thread_times`] is the processor
+//!   time that a thread has used.
 
 mod buffer;
 mod flush;
@@ -36,9 +37,11 @@ mod limit;
 mod message;
 mod poll;
 pub mod udp;
+mod usage;
 
 pub use buffer::{Arrivals, RECEIVE_MESSAGES, ReceiveBatch, SPACE, SendBatch};
 pub use flush::SendFailure;
 pub use limit::raise_nofile;
 pub use poll::{Poller, Ready, Waker};
 pub use udp::UdpSocket;
+pub use usage::thread_times;

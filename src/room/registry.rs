@@ -34,6 +34,11 @@ impl Registry {
         self.by_id.insert(id, (key, epoch));
     }
 
+    /// Somebody who is in a room already is again the one whom this id means.
+    pub fn reinstate(&mut self, id: ParticipantId, epoch: Epoch, key: ParticipantKey) {
+        self.by_id.insert(id, (key, epoch));
+    }
+
     /// Removes a participant; a room without any is forgotten.
     pub fn leave(&mut self, room: RoomKey, id: ParticipantId, key: ParticipantKey) {
         if self.by_id.get(&id).is_some_and(|(known, _)| *known == key) {

@@ -139,6 +139,16 @@ impl Slot {
         }
     }
 
+    /// The same publication comes over another connection of its owner.
+    pub fn rehome(&mut self, old: PublicationKey, new: PublicationKey) {
+        for binding in [&mut self.binding, &mut self.next].into_iter().flatten() {
+            if binding.publication == old {
+                binding.publication = new;
+                (binding.layer, binding.target, binding.sent) = (None, None, false);
+            }
+        }
+    }
+
     /// Carries nothing any more.
     pub fn release(&mut self) {
         (self.binding, self.next, self.bound) = (None, None, None);

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, mpsc};
 
+use crate::observe::people::CarrierKind;
+
 /// Messages that may wait for a client to read. More rides out longer pauses of its network, fewer bound
 /// memory; the session keeps what is lost here.
 const QUEUE: usize = 256;
@@ -66,6 +68,7 @@ struct Shared {
 #[derive(Clone, Debug)]
 pub struct Carrier {
     shared: Arc<Shared>,
+    kind: CarrierKind,
     queue: mpsc::Sender<String>,
 }
 
@@ -89,7 +92,21 @@ impl Carrier {
             closing: OnceLock::new(),
             wake: Notify::new(),
         });
-        (Self { shared: shared.clone(), queue: sender }, Outgoing { shared, queue: receiver })
+        (
+            Self { shared: shared.clone(), kind: CarrierKind::default(), queue: sender },
+            Outgoing { shared, queue: receiver },
+        )
+    }
+
+    /// The same carrier, counted as one of another kind.
+    #[must_use]
+    pub fn of_kind(self, kind: CarrierKind) -> Self {
+        Self { kind, ..self }
+    }
+
+    #[must_use]
+    pub fn kind(&self) -> CarrierKind {
+        self.kind
     }
 
     #[must_use]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::Path;
+use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -53,13 +53,27 @@ const HEADERS: [(HeaderName, &str); 6] = [
 pub fn router(rooms: Arc<Rooms>) -> Router {
     Router::new()
         .route("/", get(|headers: HeaderMap| async move { file("index.html", &headers) }))
-        .route("/livez", get(|| async { "ok\n" }))
+        .merge(health())
         .route("/v1/ws", get(ws::upgrade))
         .route(
             "/{*path}",
             get(|Path(path): Path<String>, headers: HeaderMap| async move { file(&path, &headers) }),
         )
         .with_state(rooms)
+}
+
+/// Whether the process lives, and whether newcomers can be sent to it.
+pub fn health() -> Router<Arc<Rooms>> {
+    Router::new().route("/livez", get(|| async { "ok\n" })).route("/readyz", get(ready))
+}
+
+/// 503 while the server stops, or when a worker is stuck.
+async fn ready(State(rooms): State<Arc<Rooms>>) -> Response {
+    if rooms.is_ready() {
+        "ok\n".into_response()
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "not ready\n").into_response()
+    }
 }
 
 fn file(path: &str, request: &HeaderMap) -> Response {

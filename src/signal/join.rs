@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use crate::control::{Command, Join};
 use crate::id::{Epoch, ParticipantId, RoomId, SessionId, TransportNumber};
+use crate::observe::people::Present;
 use crate::observe::reason::Reason;
 use crate::room::{Have, Media, Publish, Want};
 
@@ -36,6 +37,8 @@ pub(super) struct Valid {
     want: Want,
     offer: String,
     continues: Option<(SessionId, String)>,
+    /// When the `hello` was read.
+    began: Instant,
 }
 
 /// Everything the room needs to enter somebody.
@@ -67,6 +70,7 @@ pub(super) fn validate(hello: Hello, settings: &Settings) -> Result<Valid, Objec
         want: hello.want.unwrap_or_default(),
         offer: hello.offer,
         continues: session.zip(hello.token),
+        began: super::now(),
     })
 }
 
@@ -204,6 +208,7 @@ impl Room {
             transport: Some(Transport { negotiator, media: answered.media }),
             transport_number: number,
             offers: VecDeque::from([now]),
+            present: Present::new(self.door.people.clone(), carrier.kind()),
         };
         self.sessions.insert(participant.session, id);
         self.directory.insert(participant.session, self.handle.clone());
@@ -224,6 +229,7 @@ impl Room {
         }
         self.announce(now, delta, Some(id));
         self.welcome(now, id, answered.sdp);
+        self.door.people.welcome.share(super::now().saturating_duration_since(valid.began));
         Ok(())
     }
 

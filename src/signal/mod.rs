@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use crate::control::Command;
 use crate::id::RoomKey;
+use crate::observe::people::People;
 use crate::observe::reason::{Counters, Reason};
 use crate::transport::Credentials;
 
@@ -42,6 +43,11 @@ pub trait Workers: Send + Sync + 'static {
     /// # Errors
     /// [`Reason::Overloaded`] where the worker cannot take it.
     fn command(&self, room: RoomKey, command: Command) -> Result<(), Reason>;
+
+    /// Whether all of them do their work.
+    fn are_well(&self) -> bool {
+        true
+    }
 }
 
 /// The SDP state of one transport; [`Negotiator`], or a stand-in in tests.
@@ -82,6 +88,8 @@ pub struct Door {
     pub new_transport: NewTransport,
     /// What was refused, by reason.
     pub refused: Arc<Counters>,
+    /// Who is here.
+    pub people: Arc<People>,
 }
 
 /// The limits of this directory; [`crate::config`] says why each is what it is.

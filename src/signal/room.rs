@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::control::{Command, Update};
 use crate::id::{Epoch, ParticipantId, PublicationId, RoomKey, SessionId, TransportNumber};
+use crate::observe::people::Present;
 use crate::observe::reason::Reason;
 use crate::room::{Have, Media, Publish, Want};
 
@@ -55,6 +56,8 @@ pub(super) struct Participant {
     pub(super) transport_number: TransportNumber,
     /// When offers of the last 10 s came.
     pub(super) offers: VecDeque<Instant>,
+    /// Its place in the metrics.
+    pub(super) present: Present,
 }
 
 /// A peer connection's negotiation and what it agreed on.
@@ -105,6 +108,8 @@ impl Participant {
 
     /// Sends on the carrier what is to be sent. A client that does not read loses the carrier, not the session.
     pub(super) fn flush(&mut self, now: Instant) {
+        // Whatever changes somebody has something to say to everybody, and so comes by here.
+        self.present.update(self.publications.len(), self.carrier.as_ref().map(Carrier::kind));
         while let Some(text) = self.stream.poll_transmit(now) {
             let Some(carrier) = &self.carrier else { return };
             if !carrier.send(text) {
@@ -128,6 +133,7 @@ impl Participant {
         self.life.carrier = self.carrier_heard();
         self.carrier = None;
         self.stream.detach();
+        self.present.update(self.publications.len(), None);
     }
 }
 
@@ -306,6 +312,8 @@ impl Room {
                 let heard = now.checked_sub(since).unwrap_or(now);
                 participant.life.media = participant.life.media.max(heard);
             }
+            // A transport that was replaced meanwhile concerns nobody.
+            Update::Closed { transport, .. } if transport != participant.transport_number => {}
             Update::Closed { reason, .. } => {
                 // Without a connection that could be told, the client's next sign of life finds this event.
                 participant.transport = None;

@@ -10,6 +10,7 @@ use tokio::sync::{Notify, mpsc, watch};
 
 use crate::control::Update;
 use crate::id::{Epoch, ParticipantId, RoomId, RoomKey, SessionId};
+use crate::observe::metrics::Live;
 use crate::observe::reason::Reason;
 
 use super::carrier::Carrier;
@@ -95,11 +96,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// About whom (`None`: the whole room), and which kind of news.
+type Subject = (Option<ParticipantId>, u8);
+
 /// What the worker last said about each participant of a room: only the newest of a kind matters, so a room
 /// that is behind costs no more memory.
 #[derive(Default)]
 struct Mailbox {
-    newest: Mutex<BTreeMap<(Option<ParticipantId>, u8), (Epoch, Update)>>,
+    newest: Mutex<BTreeMap<Subject, (Epoch, Update)>>,
     wake: Notify,
 }
 
@@ -191,6 +195,26 @@ impl Rooms {
         }
     }
 
+    /// Whether newcomers can be served.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        !self.is_stopping() && self.door.workers.are_well()
+    }
+
+    /// How much waits for the rooms, and how many of what nobody counts there are. Not for hot paths: it asks every room.
+    #[must_use]
+    pub fn live(&self) -> Live {
+        let register = lock(&self.register);
+        let waiting =
+            register.by_id.values().map(|handle| handle.events.max_capacity() - handle.events.capacity());
+        let events = waiting.fold((0, 0), |(sum, most), count| (sum + count, count.max(most)));
+        let rooms = register.by_id.len();
+        drop(register);
+        let mailboxes = self.mailboxes.read().unwrap_or_else(PoisonError::into_inner);
+        let updates = mailboxes.values().map(|mailbox| lock(&mailbox.newest).len()).sum();
+        Live { rooms, connections: *self.connections.borrow(), events, updates, ..Live::default() }
+    }
+
     /// How many rooms there are, the empty ones that are still remembered included.
     #[must_use]
     pub fn count(&self) -> usize {
@@ -229,6 +253,7 @@ impl Rooms {
     /// Lets somebody in. The carrier is told in every case; returns the room unless the newcomer was refused
     /// before reaching it.
     pub(super) async fn enter(self: &Arc<Self>, valid: Valid, s: u64, carrier: Carrier) -> Option<Handle> {
+        self.door.people.hellos.fetch_add(1, Ordering::Relaxed);
         match self.try_enter(valid, s, carrier.clone()).await {
             Ok(handle) => Some(handle),
             Err(objection) => {

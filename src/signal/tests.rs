@@ -111,7 +111,9 @@ impl House {
             let local = Credentials { ufrag: "server".into(), pwd: "secret".into() };
             Box::new(Words { local, ufrag: None })
         });
-        let door = Door { settings, workers: worker.clone(), new_transport, refused: refused.clone() };
+        let people = Arc::default();
+        let door =
+            Door { settings, workers: worker.clone(), new_transport, refused: refused.clone(), people };
         Self { rooms: Rooms::new(door), worker, refused }
     }
 

@@ -133,10 +133,10 @@ impl Room {
                 self.say(now, id, &objection.error(s));
             }
             Ok(())
-        } else if participant.transport.is_none() && offer.transport > present {
+        } else if offer.transport > present {
             self.replace_transport(now, id, offer)
         } else {
-            let hint = "The present transport's number, or after a restart a higher one.";
+            let hint = "The present transport's number, or a higher one for another connection.";
             Err(Objection::new(Reason::WrongState, hint))
         }
     }
@@ -171,8 +171,8 @@ impl Room {
         Ok(())
     }
 
-    /// The worker gave the last transport up; this one takes its place. Publications of the same kind and
-    /// source keep their ids, so that nobody's picture jumps.
+    /// Another transport takes the place of the last one, which the worker gave up or which is kept until this one is
+    /// connected. Publications of the same kind and source keep their ids, so that nobody's picture jumps.
     fn replace_transport(&mut self, now: Instant, id: ParticipantId, offer: Offer) -> Result<(), Objection> {
         check_count(offer.publish.len(), &self.door.settings)?;
         let (negotiator, answered) = negotiate(&self.door, worker_of(self.key), &offer.sdp)?;

@@ -89,8 +89,9 @@ impl Worker {
         }
         if let Some(layer) = target.and_then(|layer| publication.layers.get_mut(usize::from(layer)))
             && needs_keyframe
-            // Who is still connecting begins with a young one out of the history, and asks then if it is too old.
-            && (secured || layer.opening(now, OPENS_FOR / 2).is_none())
+            // Who is still connecting begins with a young one out of the history, and asks then if it is too old. Where
+            // the history may not open, one that comes too early would be for nothing.
+            && (secured || (self.settings.history_opening && layer.opening(now, OPENS_FOR / 2).is_none()))
         {
             layer.keyframe.request();
             self.keyframes.push(binding.publication);
@@ -148,7 +149,7 @@ impl Worker {
             let Some(target) = slot.decided().and_then(|binding| binding.target) else { continue };
             let Some(entry) = self.publications.get_mut(publication) else { continue };
             let Some(layer) = entry.layers.get_mut(usize::from(target)) else { continue };
-            let opening = layer.opening(now, OPENS_FOR);
+            let opening = layer.opening(now, OPENS_FOR).filter(|_| self.settings.history_opening);
             if !opening.is_some_and(|(_, arrival)| slot.opens_from_history(arrival, now)) {
                 layer.keyframe.urge(now);
                 self.keyframes.push(publication);
@@ -160,6 +161,8 @@ impl Worker {
     /// What a receiver could see and hear: everything published by others who are here.
     fn candidates(&self, receiver: ParticipantKey, room: RoomKey, want: &Want) -> Vec<Candidate> {
         let Some(entry) = self.registry.room(room) else { return Vec::new() };
+        // One participant may have two connections for a moment; neither gets his own media.
+        let id = self.members.get(receiver).map(|member| member.id);
         entry
             .publications
             .iter()
@@ -169,7 +172,7 @@ impl Worker {
                 let owner = self.members.get(publication.owner)?;
                 let wish = wish(want, published.id);
                 let wanted = publication.kind == Kind::Audio || wish.height > 0;
-                let shown = publication.owner != receiver && !owner.media.away && wanted;
+                let shown = Some(owner.id) != id && !owner.media.away && wanted;
                 shown.then_some(Candidate {
                     publication: key,
                     owner: publication.owner,

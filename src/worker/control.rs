@@ -6,6 +6,7 @@ use rand::RngExt as _;
 
 use super::Worker;
 use super::member::{Due, Member, Seals};
+use super::progress::Progress;
 use crate::control::{Command, Join, Update};
 use crate::id::{PublicationId, Ssrc};
 use crate::observe::reason::Reason;
@@ -69,6 +70,9 @@ impl Worker {
             Command::Away { participant, epoch, away } => {
                 if let Some(key) = self.registry.find(participant, epoch) {
                     self.members[key].media.away = away;
+                    if let Some(former) = self.members[key].predecessor {
+                        self.members[former].media.away = away;
+                    }
                     self.assign_room(now, self.members[key].room);
                 }
             }
@@ -82,12 +86,17 @@ impl Worker {
     }
 
     fn join(&mut self, now: Instant, join: Join) {
+        let mut predecessor = None;
         if let Some((key, epoch)) = self.registry.present(join.participant) {
-            if epoch >= join.epoch {
+            if epoch > join.epoch || (epoch == join.epoch && self.members[key].number >= join.transport) {
                 return;
             }
-            self.drop_for(Reason::Replaced);
-            self.remove(now, key);
+            if epoch == join.epoch {
+                predecessor = self.retire(now, key);
+            } else {
+                self.drop_for(Reason::Replaced);
+                self.remove(now, key);
+            }
         }
         let transport = Transport::new(&self.certificate, &join.local, &join.remote, now);
         let media = Participant::new(&join.media, join.want);
@@ -105,8 +114,12 @@ impl Worker {
             secured: false,
             silent: false,
             joined: now,
+            progress: Progress::new(now),
             wake: now,
             due: Due { reports: now, feedback: now },
+            predecessor,
+            held: Vec::new(),
+            retires: None,
             version: 0,
             fault: None,
         });
@@ -114,8 +127,10 @@ impl Worker {
         self.registry.enter(join.room, join.participant, join.epoch, key);
         self.wheel.schedule(key, now);
         self.add_sections(key, &join.media);
-        for publish in join.publish {
-            self.publish(key, publish);
+        if predecessor.is_some() {
+            self.members[key].held = join.publish;
+        } else {
+            join.publish.into_iter().for_each(|publish| self.publish(key, publish));
         }
         self.changed.push(key);
         self.assign_room(now, join.room);
@@ -135,8 +150,11 @@ impl Worker {
         member.seals.extend(member.media.slots[known..].iter().map(Seals::new));
     }
 
-    fn publish(&mut self, key: ParticipantKey, publish: Publish) {
-        let member = &self.members[key];
+    pub(super) fn publish(&mut self, key: ParticipantKey, publish: Publish) {
+        let member = &mut self.members[key];
+        if member.predecessor.is_some() && !member.secured {
+            return member.held.push(publish);
+        }
         let Some(section) = member.media.section(publish.mid) else { return };
         let publication_key = section.publication;
         if section.section.kind != publish.kind {
@@ -152,7 +170,11 @@ impl Worker {
         }
     }
 
-    fn unpublish(&mut self, key: ParticipantKey, id: PublicationId) {
+    pub(super) fn unpublish(&mut self, key: ParticipantKey, id: PublicationId) {
+        if let Some(predecessor) = self.members[key].predecessor {
+            self.members[key].held.retain(|held| held.publication != id);
+            self.unpublish(predecessor, id);
+        }
         let Some(publication) = self.publication_of(key, id) else { return };
         let room = self.members[key].room;
         self.publications[publication].set_published(None);
@@ -162,6 +184,11 @@ impl Worker {
     }
 
     fn mute(&mut self, key: ParticipantKey, id: PublicationId, muted: bool) {
+        let member = &mut self.members[key];
+        member.held.iter_mut().filter(|held| held.publication == id).for_each(|held| held.muted = muted);
+        if let Some(predecessor) = member.predecessor {
+            self.mute(predecessor, id, muted);
+        }
         let Some(publication) = self.publication_of(key, id) else { return };
         let entry = &mut self.publications[publication];
         entry.set_muted(muted);
@@ -173,7 +200,7 @@ impl Worker {
         }
     }
 
-    fn publication_of(&self, key: ParticipantKey, id: PublicationId) -> Option<PublicationKey> {
+    pub(super) fn publication_of(&self, key: ParticipantKey, id: PublicationId) -> Option<PublicationKey> {
         let sections = &self.members[key].media.sections;
         sections.iter().map(|section| section.publication).find(|&publication| {
             self.publications[publication].published.is_some_and(|published| published.id == id)
@@ -183,15 +210,25 @@ impl Worker {
     /// The worker's own decision: the transport failed, or handling the participant panicked.
     pub(super) fn give_up(&mut self, now: Instant, key: ParticipantKey, reason: Reason) {
         let Some(member) = self.members.get(key) else { return };
-        let (participant, epoch) = (member.id, member.epoch);
-        self.updates.push_back((member.room, Update::Closed { participant, epoch, reason }));
+        if member.retires.is_none() {
+            let (participant, epoch, transport) = (member.id, member.epoch, member.number);
+            self.updates.push_back((member.room, Update::Closed { participant, epoch, transport, reason }));
+        }
         self.drop_for(reason);
+        let member = &mut self.members[key];
+        let first = member.predecessor.take_if(|_| !member.secured);
         self.remove(now, key);
+        if let Some(first) = first {
+            self.reinstate(first);
+        }
     }
 
     /// Forgets a participant and everything that it published or received.
     pub(super) fn remove(&mut self, now: Instant, key: ParticipantKey) {
         let Some(member) = self.members.remove(key) else { return };
+        if let Some(predecessor) = member.predecessor {
+            self.remove(now, predecessor);
+        }
         self.demux.remove(key);
         self.wheel.cancel(key);
         for (index, slot) in member.media.slots.iter().enumerate() {
@@ -208,6 +245,9 @@ impl Worker {
             });
         }
         self.registry.leave(member.room, member.id, key);
+        if let Some((successor, _)) = self.registry.present(member.id) {
+            self.orphan(key, successor);
+        }
         self.assign_room(now, member.room);
         for section in &member.media.sections {
             self.publications.remove(section.publication);

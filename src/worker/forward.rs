@@ -51,6 +51,8 @@ struct Source<'a> {
     publication: &'a Publication,
     clock: &'a ServerClock,
     padding: &'a [u8],
+    /// Whether a slot may begin with what was kept.
+    history_opening: bool,
     now: Instant,
 }
 
@@ -69,7 +71,14 @@ impl Worker {
             let fresh = std::mem::take(&mut publication.fresh);
             let publication = &self.publications[key];
             plan_padding(publication, &fresh, self.settings.padding, &mut self.scratch.padding);
-            let source = Source { key, publication, clock: &self.clock, padding: &self.scratch.padding, now };
+            let source = Source {
+                key,
+                publication,
+                clock: &self.clock,
+                padding: &self.scratch.padding,
+                history_opening: self.settings.history_opening,
+                now,
+            };
             let mut waiting = Waiting::default();
             for route in publication.routes.as_slice() {
                 let Some(member) = self.members.get_mut(route.receiver) else { continue };
@@ -99,6 +108,9 @@ impl Worker {
             }
         }
         while let Some(key) = self.scratch.begun.pop() {
+            if let Some(member) = self.members.get_mut(key) {
+                member.progress.shown(now, &self.traffic.joins);
+            }
             self.have_changed(key);
             self.report_bindings(now, key, batch, outlet);
         }
@@ -193,6 +205,9 @@ fn begin_from_history(
     outlet: &mut dyn Outlet,
 ) -> Option<(u8, u64)> {
     let layer = awaits(member, route, source)?;
+    if !source.history_opening {
+        return None;
+    }
     let (sequence, arrival) = source.publication.layers[usize::from(layer)].opening(source.now, OPENS_FOR)?;
     if !member.media.slots[usize::from(route.slot)].opens_from_history(arrival, source.now) {
         return None;

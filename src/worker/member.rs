@@ -2,8 +2,11 @@
 
 use std::time::Instant;
 
+use super::progress::Progress;
 use crate::id::{Epoch, ParticipantId, RoomKey, Ssrc, TransportNumber};
+use crate::room::Publish;
 use crate::room::participant::Participant;
+use crate::room::registry::ParticipantKey;
 use crate::room::slot::Slot;
 use crate::transport::Transport;
 use crate::transport::srtp::SealStream;
@@ -26,8 +29,15 @@ pub(super) struct Member {
     pub(super) secured: bool,
     pub(super) silent: bool,
     pub(super) joined: Instant,
+    pub(super) progress: Progress,
     pub(super) wake: Instant,
     pub(super) due: Due,
+    /// This participant's connection before this one, until it is gone.
+    pub(super) predecessor: Option<ParticipantKey>,
+    /// What is published here once the connection stands, because until then a predecessor carries it.
+    pub(super) held: Vec<Publish>,
+    /// When a connection whose place another took is forgotten, whatever its client does.
+    pub(super) retires: Option<Instant>,
     /// Of the last statement of what the slots carry.
     pub(super) version: u64,
     pub(super) fault: Option<Stage>,

@@ -68,6 +68,7 @@ impl Worker {
                     match answer.refused {
                         Some(reason) => result = Err(reason),
                         None => {
+                            member.progress.checked(now, &worker.traffic.joins);
                             if let Some(present) = member.transport.pair() {
                                 worker.demux.keep(present.remote, key);
                             }

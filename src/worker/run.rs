@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
@@ -9,7 +10,9 @@ use std::time::{Duration, Instant, SystemTime};
 use super::{Outlet, Settings, Worker};
 use crate::control::{Command, Update};
 use crate::id::RoomKey;
-use crate::net::{Poller, RECEIVE_MESSAGES, ReceiveBatch, SendBatch, SendFailure, UdpSocket, Waker};
+use crate::net::{
+    Poller, RECEIVE_MESSAGES, ReceiveBatch, SendBatch, SendFailure, UdpSocket, Waker, thread_times,
+};
 use crate::observe::reason::Reason;
 use crate::observe::traffic::Traffic;
 use crate::transport::certificate::Certificate;
@@ -28,6 +31,13 @@ const COMMANDS_PER_TURN: usize = 64;
 /// A turn that comes later than planned by this much was a pause of the process (suspend, SIGSTOP), not load.
 const PAUSE: Duration = Duration::from_secs(1);
 
+/// The loop turns at least this often, though nothing be due, and this often says how much processor time it used. Lower
+/// costs wake-ups of an idle machine, higher notices a stuck worker later and blurs the metrics.
+const BEAT: Duration = Duration::from_secs(1);
+
+/// A loop that has not turned for so long is stuck. Above what a busy machine or a pause of the process does.
+const STUCK: Duration = Duration::from_secs(5);
+
 /// Where [`Update`]s go; called from the worker's thread, so it must not block.
 pub type Updates = Box<dyn FnMut(RoomKey, Update) + Send>;
 
@@ -36,7 +46,29 @@ pub struct Handle {
     commands: SyncSender<Command>,
     waker: Waker,
     traffic: Arc<Traffic>,
+    pulse: Arc<Pulse>,
     thread: JoinHandle<()>,
+}
+
+/// What the thread shows of itself beside its counters.
+struct Pulse {
+    started: Instant,
+    /// When the last turn began, in milliseconds since `started`.
+    turned: AtomicU64,
+    /// Commands that wait.
+    waiting: AtomicUsize,
+}
+
+impl Pulse {
+    fn beat(&self, now: Instant) {
+        let ms = now.saturating_duration_since(self.started).as_millis();
+        self.turned.store(u64::try_from(ms).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    fn beats(&self, now: Instant) -> bool {
+        let turned = self.started + Duration::from_millis(self.turned.load(Ordering::Relaxed));
+        now.saturating_duration_since(turned) < STUCK
+    }
 }
 
 impl Handle {
@@ -45,20 +77,36 @@ impl Handle {
     /// # Errors
     /// [`Reason::Overloaded`] where too many wait, [`Reason::ShuttingDown`] where the thread has ended.
     pub fn command(&self, command: Command) -> Result<(), Reason> {
-        match self.commands.try_send(command) {
+        // Before it is sent: the worker may take it at once.
+        self.pulse.waiting.fetch_add(1, Ordering::Relaxed);
+        let refused = match self.commands.try_send(command) {
             Ok(()) => {
                 self.waker.wake();
-                Ok(())
+                return Ok(());
             }
-            Err(std::sync::mpsc::TrySendError::Full(_)) => Err(Reason::Overloaded),
-            Err(std::sync::mpsc::TrySendError::Disconnected(_)) => Err(Reason::ShuttingDown),
-        }
+            Err(std::sync::mpsc::TrySendError::Full(_)) => Reason::Overloaded,
+            Err(std::sync::mpsc::TrySendError::Disconnected(_)) => Reason::ShuttingDown,
+        };
+        self.pulse.waiting.fetch_sub(1, Ordering::Relaxed);
+        Err(refused)
+    }
+
+    /// Whether the thread lives and its loop has turned lately.
+    #[must_use]
+    pub fn is_turning(&self) -> bool {
+        !self.thread.is_finished() && self.pulse.beats(Instant::now())
+    }
+
+    /// Commands that the worker has not taken yet.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.pulse.waiting.load(Ordering::Relaxed)
     }
 
     /// What the worker received, sent and dropped.
     #[must_use]
-    pub fn traffic(&self) -> &Traffic {
-        &self.traffic
+    pub fn traffic(&self) -> Arc<Traffic> {
+        self.traffic.clone()
     }
 
     /// Ends the thread and waits for it.
@@ -87,10 +135,13 @@ pub fn spawn(
     let since_unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let worker = Worker::new(settings, certificate, clock.now(), since_unix);
     let traffic = worker.traffic();
+    let pulse =
+        Arc::new(Pulse { started: Instant::now(), turned: AtomicU64::new(0), waiting: AtomicUsize::new(0) });
+    let own = Own { measured: pulse.started, pulse: pulse.clone(), traffic: traffic.clone() };
     let thread = std::thread::Builder::new()
         .name("motet-worker".into())
-        .spawn(move || Loop { worker, socket, poller, waiting, updates, clock }.run())?;
-    Ok(Handle { commands, waker, traffic, thread })
+        .spawn(move || Loop { worker, socket, poller, waiting, updates, clock, own }.run())?;
+    Ok(Handle { commands, waker, traffic, pulse, thread })
 }
 
 struct Loop {
@@ -100,6 +151,39 @@ struct Loop {
     waiting: Receiver<Command>,
     updates: Updates,
     clock: Clock,
+    own: Own,
+}
+
+/// How the loop fares, by its own account.
+struct Own {
+    pulse: Arc<Pulse>,
+    traffic: Arc<Traffic>,
+    /// When the processor time was last looked at.
+    measured: Instant,
+}
+
+impl Own {
+    /// A wait has ended, which began at `before` and was to take as long as `planned`. Returns when.
+    fn begin(&self, before: Instant, planned: Option<Duration>) -> Instant {
+        let now = Instant::now();
+        self.pulse.beat(now);
+        if let Some(late) = planned.and_then(|planned| now.duration_since(before).checked_sub(planned)) {
+            self.traffic.lag.observe(late);
+        }
+        now
+    }
+
+    /// The turn is over.
+    fn end(&mut self, began: Instant) {
+        let now = Instant::now();
+        self.traffic.turn.observe(now.duration_since(began));
+        if now.duration_since(self.measured) >= BEAT {
+            self.measured = now;
+            if let Ok((user, system)) = thread_times() {
+                self.traffic.used(user, system);
+            }
+        }
+    }
 }
 
 impl Loop {
@@ -109,13 +193,15 @@ impl Loop {
         // The latest time that the worker was told: it never goes back.
         let mut told = self.clock.now();
         loop {
-            let timeout = self.worker.poll_timeout().map(|at| at.saturating_duration_since(self.clock.now()));
+            let due = self.worker.poll_timeout().map(|at| at.saturating_duration_since(self.clock.now()));
+            let timeout = Some(due.map_or(BEAT, |due| due.min(BEAT)));
             let before = Instant::now();
             if let Err(error) = self.poller.wait(timeout) {
                 tracing::error!(%error, "waiting for the socket failed");
                 return;
             }
             self.clock.skip_pause(before, timeout);
+            let began = self.own.begin(before, timeout);
             let mut outlet = SocketOutlet { socket: &self.socket, worker_failures: Vec::new() };
             for _ in 0..RECEIVES_PER_TURN {
                 let count = match self.socket.receive(&mut received) {
@@ -127,11 +213,16 @@ impl Loop {
                     Ok(count) => count,
                 };
                 let (now, time_of_day) = (self.clock.now(), SystemTime::now());
+                let mut oldest = None;
                 for (arrived, pair, datagram) in received.arrivals() {
                     let age = arrived.and_then(|at| time_of_day.duration_since(at).ok()).unwrap_or_default();
                     // When it arrived, not when this thread got its turn: publishers measure their path by it.
                     told = now.checked_sub(age).unwrap_or(now).max(told).min(now);
+                    oldest.get_or_insert(age);
                     self.worker.handle_datagram(told, pair, datagram, &mut batch, &mut outlet);
+                }
+                if let Some(age) = oldest {
+                    self.own.traffic.lag.observe(age);
                 }
                 told = now;
                 self.worker.handle_fresh(now, &mut batch, &mut outlet);
@@ -146,7 +237,10 @@ impl Loop {
             let now = self.clock.now();
             for _ in 0..COMMANDS_PER_TURN {
                 match self.waiting.try_recv() {
-                    Ok(command) => self.worker.handle_command(now, command),
+                    Ok(command) => {
+                        self.own.pulse.waiting.fetch_sub(1, Ordering::Relaxed);
+                        self.worker.handle_command(now, command);
+                    }
                     Err(TryRecvError::Empty) => break,
                     Err(TryRecvError::Disconnected) => return,
                 }
@@ -160,6 +254,7 @@ impl Loop {
             while let Some((room, update)) = self.worker.poll_update() {
                 (self.updates)(room, update);
             }
+            self.own.end(began);
         }
     }
 }

@@ -32,7 +32,10 @@ impl Worker {
         let Some(member) = self.members.get_mut(key) else { return };
         let heard = member.transport.last_heard().unwrap_or(member.joined);
         let silence = now.saturating_duration_since(heard);
-        if (silence >= SILENT) != member.silent {
+        if member.retires.is_some_and(|at| at <= now) {
+            return self.give_up(now, key, Reason::Replaced);
+        }
+        if (silence >= SILENT) != member.silent && member.retires.is_none() {
             member.silent = silence >= SILENT;
             let (participant, epoch, silent) = (member.id, member.epoch, member.silent);
             let since_ms = silence.as_millis() as u64;
@@ -70,7 +73,7 @@ impl Worker {
             }
         }
         let gates = member.media.slots.iter().filter_map(Slot::poll_timeout);
-        wake = gates.chain(member.transport.poll_timeout()).fold(wake, Instant::min);
+        wake = gates.chain(member.transport.poll_timeout()).chain(member.retires).fold(wake, Instant::min);
         // Never at once: what is due now was done now, and a handshake that asks for the past must not spin.
         member.wake = wake.max(now + Duration::from_millis(1));
         self.wheel.schedule(key, member.wake);
@@ -96,9 +99,14 @@ impl Worker {
             match event {
                 Event::Secured => {
                     member.secured = true;
+                    let bound = member.media.slots.iter().filter_map(Slot::decided);
+                    let awaits = bound.into_iter().any(|binding| binding.sent);
+                    member.progress.secured(now, awaits, &self.traffic.joins);
                     let (participant, epoch, transport) = (member.id, member.epoch, member.number);
                     self.updates
                         .push_back((member.room, Update::Connected { participant, epoch, transport }));
+                    self.succeed(now, key);
+                    let member = &mut self.members[key];
                     // What it is to see may begin at once, out of the history.
                     let bound =
                         member.media.slots.iter().filter_map(|slot| Some(slot.decided()?.publication));

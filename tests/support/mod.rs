@@ -128,6 +128,16 @@ impl Sim {
         client
     }
 
+    /// A second connection of a client, in the same session; where it stands in `clients`.
+    pub fn second(&mut self, client: usize, transport: u8, shape: &raw::Shape) -> usize {
+        let index = self.clients.len();
+        let (mut peer, offer) = Raw::new(index, self.now, shape);
+        let answer = self.server.second(self.now, client, transport, &offer);
+        peer.answered(self.now, &answer);
+        self.clients.push(Box::new(peer));
+        index
+    }
+
     /// An independent peer connection that publishes sound and picture, joined.
     pub fn caller(&mut self, room: u64) -> usize {
         let index = self.clients.len();

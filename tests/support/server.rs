@@ -119,6 +119,23 @@ impl Server {
         sdp
     }
 
+    /// Another connection of a member in the same session, publishing the same.
+    pub fn second(&mut self, now: Instant, member: usize, transport: u8, offer: &str) -> String {
+        let mut negotiator = Negotiator::new(&self.environment());
+        let answered = negotiator.answer(offer).expect("the offer is answered");
+        let Answered { sdp, media, remote, .. } = answered;
+        let Member { room, id, epoch, ref publications, .. } = self.members[member];
+        let publish = publications.clone();
+        let member = Member { room, id, epoch, negotiator, publications: publish.clone() };
+        let local = member.negotiator.local().clone();
+        let transport = TransportNumber(transport);
+        let want = Want::default();
+        let join = Join { room, participant: id, epoch, transport, local, remote, media, publish, want };
+        self.worker.handle_command(now, Command::Join(Box::new(join)));
+        self.members.push(member);
+        sdp
+    }
+
     /// A publication that was not there before.
     pub fn publication(&mut self, mid: &str, kind: Kind, source: Source) -> Publish {
         self.publications += 1;

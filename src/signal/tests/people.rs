@@ -109,7 +109,6 @@ async fn what_cannot_be_done_is_objected_to_and_changes_nothing() {
         ("unpublish", json!({"publication": 77}), "unknown_publication"),
         ("name", json!({"name": "a\u{202e}b"}), "name"),
         ("name", json!({"name": "x".repeat(65)}), "name"),
-        ("offer", json!({"transport": 1, "sdp": "audio:0"}), "wrong_state"),
         ("hello", json!({"room": "garden", "offer": ""}), "wrong_state"),
         ("mute", json!({"publication": "one"}), "message_malformed"),
         ("dance", json!({"must": true}), "unknown_kind"),
@@ -298,7 +297,10 @@ async fn a_transport_that_was_given_up_is_replaced_without_a_new_session() {
     ben.say("publish", json!({"publish": [{"mid": "2", "kind": "video", "source": "screen"}]})).await;
     ben.hear().await;
     ada.hear().await;
-    house.rooms.deliver(room_key(&ada), Update::Closed { participant, epoch, reason: Reason::DtlsFailed });
+    house.rooms.deliver(
+        room_key(&ada),
+        Update::Closed { participant, epoch, transport: TransportNumber(0), reason: Reason::DtlsFailed },
+    );
     assert_eq!(ben.hear().await["reason"], "dtls_failed");
     ada.hears_nothing().await;
     house.worker.take();
@@ -321,6 +323,32 @@ async fn a_transport_that_was_given_up_is_replaced_without_a_new_session() {
     let commands = house.worker.take();
     let [Command::Join(joined)] = &commands[..] else { panic!("{commands:?}") };
     assert_eq!((joined.epoch, joined.transport, joined.publish.len()), (epoch, TransportNumber(1), 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_transport_may_be_made_before_the_first_ends() {
+    let house = House::new(Settings::default());
+    let mut ada = house.join("Ada").await;
+    let (participant, epoch) = (id_of(&ada), Epoch(1));
+    house.worker.take();
+    let publish = [json!({"mid": "a", "kind": "audio", "source": "microphone"})];
+    ada.say("offer", json!({"transport": 1, "sdp": "audio:a video:b", "publish": publish})).await;
+    let answer = ada.hear().await;
+    assert_eq!((&answer["t"], &answer["transport"]), (&json!("answer"), &json!(1)));
+    let own = json!({"id": 1, "participant": ada.you, "kind": "audio", "source": "microphone", "muted": false,
+        "mid": "a"});
+    assert_eq!(ada.hear().await["published"], json!([own]), "the same publication in another section");
+    let commands = house.worker.take();
+    let [Command::Join(joined)] = &commands[..] else { panic!("{commands:?}") };
+    assert_eq!((joined.epoch, joined.transport, joined.publish.len()), (epoch, TransportNumber(1), 1));
+    let transport = TransportNumber(0);
+    let closed = Update::Closed { participant, epoch, transport, reason: Reason::DtlsClosed };
+    house.rooms.deliver(room_key(&ada), closed);
+    ada.hears_nothing().await;
+    ada.say("offer", json!({"transport": 0, "sdp": "audio:0"})).await;
+    assert_eq!(ada.hear().await["reason"], "wrong_state", "there is no way back");
+    ada.say("offer", json!({"transport": 1, "sdp": "audio:a video:b ufrag:new"})).await;
+    assert_eq!(ada.hear().await["t"], "answer");
 }
 
 #[tokio::test(start_paused = true)]
@@ -390,7 +418,12 @@ async fn a_reload_with_its_token_never_shows_two_of_you() {
     assert_eq!(delta["changed"][0]["name"], "Ben again");
     assert_eq!(ada.roster.public(), reloaded.roster.public());
     // Late news of the old epoch concern nobody.
-    let late = Update::Closed { participant: id_of(&ben), epoch: Epoch(1), reason: Reason::DtlsFailed };
+    let late = Update::Closed {
+        participant: id_of(&ben),
+        epoch: Epoch(1),
+        transport: TransportNumber(0),
+        reason: Reason::DtlsFailed,
+    };
     house.rooms.deliver(room_key(&ada), late);
     ada.hears_nothing().await;
     // The old session is gone, so this is somebody new.
