@@ -226,6 +226,9 @@ function enter(entered) {
   for (const type of /** @type {const} */ (["publicationadded", "publicationchanged", "publicationremoved"])) {
     entered.addEventListener(type, ({ detail }) => tileOf(detail.participant)?.update());
   }
+  entered.addEventListener("speakerschanged", () => {
+    for (const [participant, tile] of tiles) tile.speaks(participant.speaking);
+  });
   entered.addEventListener("mediachanged", ({ detail }) => showMedia(detail.media));
   entered.addEventListener("reconnecting", () => state("Reconnecting…"));
   entered.addEventListener("reconnected", () => state("Connected"));
@@ -342,6 +345,11 @@ class Tile {
     this.#shown?.detach(this.#picture);
     this.#shown = camera;
     camera?.attach(this.#picture);
+  }
+
+  /** @param {boolean} speaking */
+  speaks(speaking) {
+    this.#root.classList.toggle("speaking", speaking);
   }
 
   /** @param {string} selector @param {string} text */

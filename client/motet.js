@@ -17,6 +17,7 @@ export { MotetError, openDevices };
 export async function join(url, options) {
   const room = new Room(url, options, {
     openSocket: (address) => new WebSocket(address),
+    request: (address, init) => fetch(address, init),
     createPeer: (configuration) => new RTCPeerConnection(configuration),
     createAudio: () => new Audio(),
     openTrack,

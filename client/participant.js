@@ -5,6 +5,9 @@ import { isAtOrAfter } from "./slots.js";
 /** @import { Participant as PublicParticipant, Publication as PublicPublication } from "./types.d.ts" */
 /** @import { Kind, ParticipantInfo, PublicationId, PublicationInfo, Source } from "./protocol.d.ts" */
 
+/** ms between two looks at whose packets a picture is made of. Higher shows a wrong name longer where the server's word came late, lower costs CPU. */
+const WITNESS_EVERY = 250;
+
 /**
  * What carries a publication now.
  * @typedef {object} Binding
@@ -12,6 +15,7 @@ import { isAtOrAfter } from "./slots.js";
  * @property {number | undefined} [fromTs]
  * @property {number | undefined} [layer]
  * @property {string | undefined} [why]
+ * @property {() => PublicationId | undefined} [witness] whose packets are played now, as far as the browser knows
  */
 
 /**
@@ -25,6 +29,7 @@ export class Participant {
   /** @type {string} */ id;
   name = "";
   away = false;
+  speaking = false;
   /** @readonly @type {boolean} */ isMe;
   /** @type {Map<PublicationId, Publication>} */ publications = new Map();
 
@@ -86,8 +91,12 @@ export class Publication {
   /** @type {MediaStreamTrack | null} */ #track = null;
   /** @type {MediaStream | null} */ #stream = null;
   /** @type {number | undefined} */ #fromTs;
-  /** @type {Set<HTMLMediaElement>} */ #elements = new Set();
+  /** @type {(() => PublicationId | undefined) | undefined} */ #witness;
+  /** Each with the number of its attachment. @type {Map<HTMLMediaElement, number>} */ #elements = new Map();
+  #attachments = 0;
   /** Frames asked for in an earlier one say nothing any more. */ #generation = 0;
+  /** When the witness was last asked. */ #asked = 0;
+  /** It named somebody else: time stamps alone prove nothing then. */ #doubted = false;
 
   /** @param {PublicationInfo} info @param {Participant} participant @param {PublicationHost} host */
   constructor(info, participant, host) {
@@ -103,10 +112,15 @@ export class Publication {
     return this.#track;
   }
 
+  /** @internal Whether any element shows it. */
+  get attached() {
+    return this.#elements.size > 0;
+  }
+
   /** @param {HTMLMediaElement} element */
   attach(element) {
     if (this.#elements.has(element)) return;
-    this.#elements.add(element);
+    this.#elements.set(element, ++this.#attachments);
     element.autoplay = true;
     if (this.kind === "video") {
       element.muted = true; // its sound is another publication; and muted video may always play
@@ -145,23 +159,26 @@ export class Publication {
     const layer = binding?.layer ?? null;
     const why = binding?.why ?? null;
     const moved = track !== this.#track;
+    const again = !moved && binding?.fromTs !== this.#fromTs;
     const changed = moved || layer !== this.layer || why !== this.why;
     this.layer = layer;
     this.why = why;
     this.#fromTs = binding?.fromTs;
+    this.#witness = binding?.witness;
+    const sure = this.#witness?.() === this.id; // it is playing there already, as when one connection takes over from another
     if (moved) {
       this.#track = track;
       this.#stream = track ? new MediaStream([track]) : null;
-      for (const element of this.#elements) this.#show(element);
-      this.#rewatch();
+      for (const element of this.#elements.keys()) this.#show(element);
     }
+    if (moved || (again && !sure)) this.#rewatch(moved && sure);
     if (changed) this.#host.changed(this);
   }
 
   /** @internal It is gone. */
   end() {
     this.bind(null);
-    for (const element of [...this.#elements]) this.detach(element);
+    for (const element of [...this.#elements.keys()]) this.detach(element);
   }
 
   /** @param {HTMLMediaElement} element */
@@ -172,41 +189,66 @@ export class Publication {
     if (this.#stream) element.play()?.catch(() => {});
   }
 
-  #rewatch() {
+  /** @param {boolean} [sure] what is shown now goes on */
+  #rewatch(sure = false) {
     this.#generation += 1;
-    this.#setVisible(false);
-    for (const element of this.#elements) this.#watch(element);
+    this.#doubted = false;
+    if (!sure) this.#setVisible(false);
+    for (const element of this.#elements.keys()) this.#watch(element);
   }
 
   /**
-   * Waits for the first frame that belongs to this publication: after a switch the slot still shows a few of its
-   * predecessor's.
+   * Looks at every frame: after a switch the slot still shows a few of its predecessor's, and when the server's word does not
+   * arrive, it may show a successor's.
    * @param {HTMLMediaElement} element
    */
   #watch(element) {
-    if (this.kind !== "video" || this.visible || this.muted || !this.#track) return;
+    if (this.kind !== "video" || this.muted || !this.#track) return;
     const generation = this.#generation;
-    const stale = () => generation !== this.#generation || !this.#elements.has(element);
+    const attachment = this.#elements.get(element);
+    const stale = () => generation !== this.#generation || this.#elements.get(element) !== attachment;
     if ("requestVideoFrameCallback" in element) {
-      /** @type {HTMLVideoElement} */ (element).requestVideoFrameCallback((_, frame) => {
+      const next = () => /** @type {HTMLVideoElement} */ (element).requestVideoFrameCallback((_, { rtpTimestamp }) => {
         if (stale()) return;
-        const { rtpTimestamp } = frame;
-        const ours = rtpTimestamp === undefined || this.#fromTs === undefined
-          || isAtOrAfter(rtpTimestamp, this.#fromTs);
-        if (ours) this.#setVisible(true);
-        else this.#watch(element);
+        this.#framed(rtpTimestamp);
+        if (!stale()) next();
       });
+      next();
     } else {
-      const shown = () => void (stale() || this.#setVisible(true));
-      /** @type {HTMLMediaElement} */ (element).addEventListener("timeupdate", shown, { once: true });
+      const shown = () => {
+        if (stale()) /** @type {HTMLMediaElement} */ (element).removeEventListener("timeupdate", shown);
+        else this.#framed(undefined);
+      };
+      /** @type {HTMLMediaElement} */ (element).addEventListener("timeupdate", shown);
     }
+  }
+
+  /** A frame is shown. @param {number | undefined} rtpTimestamp */
+  #framed(rtpTimestamp) {
+    if (this.visible) {
+      const now = performance.now();
+      if (now - this.#asked < WITNESS_EVERY) return;
+      this.#asked = now;
+      const source = this.#witness?.();
+      if (source === undefined || source === this.id) return;
+      this.#doubted = true;
+      this.#setVisible(false);
+      return;
+    }
+    const timed = rtpTimestamp !== undefined && this.#fromTs !== undefined;
+    if (timed && !isAtOrAfter(rtpTimestamp, this.#fromTs ?? 0)) return;
+    const source = timed && !this.#doubted ? this.id : (this.#witness?.() ?? this.id);
+    if (source !== this.id) return;
+    this.#doubted = false;
+    this.#asked = performance.now(); // the list of sources is late
+    this.#setVisible(true);
   }
 
   /** @param {boolean} visible */
   #setVisible(visible) {
     if (this.visible === visible) return;
     this.visible = visible;
-    for (const element of this.#elements) element.dataset.visible = String(visible);
+    for (const element of this.#elements.keys()) element.dataset.visible = String(visible);
     this.#host.changed(this);
   }
 }

@@ -3,7 +3,7 @@
 /** @import { Slot } from "./slots.js" */
 
 export class Playback {
-  /** @type {Map<string, HTMLAudioElement>} by the slot's mid */ #elements = new Map();
+  /** By the slot's mid. @type {Map<string, { element: HTMLAudioElement, track: MediaStreamTrack }>} */ #elements = new Map();
   /** @type {() => HTMLAudioElement} */ #create;
   /** @type {() => void} */ #blocked;
   #isBlocked = false;
@@ -14,13 +14,17 @@ export class Playback {
     this.#blocked = blocked;
   }
 
-  /** The slot carries a voice. An element once playing goes on through every change of speaker. @param {Slot} slot */
+  /**
+   * The slot carries a voice. An element once playing goes on through every change of speaker, and of connection.
+   * @param {Slot} slot
+   */
   play(slot) {
-    if (this.#elements.has(slot.mid)) return;
-    const element = this.#create();
+    const playing = this.#elements.get(slot.mid);
+    if (playing?.track === slot.track) return;
+    const element = playing?.element ?? this.#create();
     element.autoplay = true;
     element.srcObject = new MediaStream([slot.track]);
-    this.#elements.set(slot.mid, element);
+    this.#elements.set(slot.mid, { element, track: slot.track });
     this.#start(element).catch(() => {
       if (this.#isBlocked) return;
       this.#isBlocked = true;
@@ -30,12 +34,12 @@ export class Playback {
 
   /** To be called while a click is handled. @returns {Promise<void>} */
   async resume() {
-    await Promise.all([...this.#elements.values()].map((element) => this.#start(element)));
+    await Promise.all([...this.#elements.values()].map(({ element }) => this.#start(element)));
     this.#isBlocked = false;
   }
 
   close() {
-    for (const element of this.#elements.values()) element.srcObject = null;
+    for (const { element } of this.#elements.values()) element.srcObject = null;
     this.#elements.clear();
   }
 

@@ -146,6 +146,27 @@ export interface Who extends Envelope {
 
 // Both
 
+/** Begins a request of the long poll. */
+export interface Poll {
+  t: "poll";
+  /** Secret. */
+  id: string;
+}
+
+/** Begins the first answer of a long poll carrier. */
+export interface CarrierName {
+  t: "carrier";
+  /** Secret. */
+  id: string;
+}
+
+/** Ends the last answer of a long poll carrier. */
+export interface Closed {
+  t: "closed";
+  /** As a WebSocket's close code. */
+  code: number;
+}
+
 export interface Ack extends Envelope {
   t: "ack";
 }
@@ -242,6 +263,6 @@ export interface Goaway extends Envelope {
 }
 
 export type ClientMessage =
-  | Hello | Resume | Ack | Ping | Bye | Offer | PublishMessage | Unpublish | Mute | Want | Name | Stall | Who;
+  | Hello | Resume | Poll | Ack | Ping | Bye | Offer | PublishMessage | Unpublish | Mute | Want | Name | Stall | Who;
 export type ServerMessage =
-  | Welcome | Refuse | Resumed | Ack | Pong | Answer | Restart | RoomDelta | Snapshot | WhoPage | Have | Speakers | Layers | ErrorMessage | Goaway;
+  | CarrierName | Closed | Welcome | Refuse | Resumed | Ack | Pong | Answer | Restart | RoomDelta | Snapshot | WhoPage | Have | Speakers | Layers | ErrorMessage | Goaway;

@@ -1,32 +1,33 @@
 // A room as its members see it: who is there, what each shows, and one's own camera and microphone. It outlives
 // carriers, connections and sessions; only `leave` and the server's refusal end it.
 
-import { Connection } from "./connection.js";
+import { Carriers } from "./carriers.js";
 import { MotetError, asMotetError } from "./errors.js";
 import { Playback } from "./playback.js";
+import { Publishing } from "./publishing.js";
 import { Roster } from "./roster.js";
 import { Signal } from "./signal.js";
-import { Slots } from "./slots.js";
-import { LocalTrack } from "./track.js";
+import { Transports } from "./transports.js";
 import { Wants } from "./want.js";
 
-/** @import { Carrier } from "./signal.js" */
+/** @import { CarrierEnvironment } from "./carriers.js" */
 /** @import { Publication } from "./participant.js" */
 /** @import { WantEnvironment } from "./want.js" */
-/** @import { DeviceChoice, JoinOptions, OpenedDevices, Room as PublicRoom, RoomEventMap, RoomState } from "./types.d.ts" */
-/** @import { ErrorMessage, HaveState, Publish, ServerMessage, Source, Welcome } from "./protocol.d.ts" */
+/** @import { DeviceChoice, JoinOptions, OpenedDevices, Person, ReceiveChoice, Room as PublicRoom, RoomEventMap, RoomState } from "./types.d.ts" */
+/** @import { ClientMessage, ErrorMessage, ParticipantInfo, ServerMessage, Source, Welcome, WhoPage } from "./protocol.d.ts" */
+/** @import { Slot } from "./slots.js" */
+/** @import { LocalTrack } from "./track.js" */
 
 /**
  * Everything that a browser provides, so that tests can provide it instead.
  * @typedef {object} OwnEnvironment
- * @property {(url: string) => Carrier} openSocket
  * @property {(configuration: RTCConfiguration) => RTCPeerConnection} createPeer
  * @property {() => HTMLAudioElement} createAudio
  * @property {(source: Source, choice: DeviceChoice) => Promise<MediaStreamTrack>} openTrack
  * @property {(choice: { camera?: DeviceChoice, microphone?: DeviceChoice }) => Promise<OpenedDevices>} openDevices
  * @property {EventTarget | undefined} window
  * @property {(EventTarget & { type?: string }) | undefined} network `navigator.connection`
- * @typedef {OwnEnvironment & WantEnvironment} Environment
+ * @typedef {OwnEnvironment & WantEnvironment & CarrierEnvironment} Environment
  */
 
 /** Refusals after which the same request may succeed. */
@@ -34,66 +35,55 @@ const PASSING = new Set(["unknown_session", "resume_token", "slow_reader", "unre
 /** ms between attempts to join anew, shortened by up to half at random. Higher keeps people waiting after an outage, lower storms a restarted server. */
 const REJOIN_FIRST = 200;
 const REJOIN_MOST = 10_000;
-/** The screen is what people look at. */
-const SCREEN_PRIORITY = 10;
+/** ms between a change of what is shown and the offer of more slots, because tiles come in crowds. Higher shows the last of them later. */
+const GROW_AFTER = 100;
 
 /** @implements {PublicRoom} */
 export class Room extends EventTarget {
   /** @readonly @type {string} */ id;
   /** @type {RoomState} */ state = "connecting";
-  /** @readonly @type {LocalTrack} */ camera;
-  /** @readonly @type {LocalTrack} */ microphone;
 
   /** @type {Environment} */ #environment;
-  /** @type {string} */ #url;
+  /** @type {string | URL} */ #url;
   /** @type {{ room: string, name: string }} */ #options;
   /** @type {Roster} */ #roster;
-  /** @type {LocalTrack[]} */ #tracks;
+  /** @type {Publishing} */ #publishing;
   /** @type {Wants} */ #wants;
   /** @type {Playback} */ #playback;
   /** @type {Signal | null} */ #signal = null;
-  /** @type {Connection | null} */ #connection = null;
-  #slots = new Slots();
-  /** Counts the session's peer connections. */ #transport = 0;
-  /** The `s` of the last offer. */ #offerNumber = 0;
-  /** Tracks by the number of the `publish` that the server has not yet obeyed. @type {Map<number, LocalTrack>} */
-  #publishing = new Map();
+  /** @type {Transports} */ #transports;
   /** In the room, as far as the server said: deltas and mutes make sense. */ #entered = false;
   /** @type {string | undefined} */ #networkType;
   /** Ends every listener at once. */ #listening = new AbortController();
   /** @type {(() => void) | null} */ #wake = null;
   #reentering = false;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */ #growing;
+  /** Whoever asked `who` and waits, in order. @type {{ resolve: (page: WhoPage) => void, reject: (error: MotetError) => void }[]} */ #asking = [];
   /** What went wrong while the last mishap was being mended. @type {MotetError | null} */ #mishap = null;
 
   /** @param {string | URL} url @param {JoinOptions} options @param {Environment} environment */
   constructor(url, options, environment) {
     super();
     this.id = options.room;
-    this.#url = carrierUrl(url);
+    this.#url = url;
     this.#options = { room: options.room, name: options.name ?? "" };
     this.#environment = environment;
     this.#roster = new Roster(this.#options.name, {
       emit: (type, detail) => this.#emit(type, detail),
-      muted: (source) => this.#trackOf(source)?.muted,
+      muted: (source) => this.#publishing.of(source)?.muted,
       published: (publication) => this.#published(publication),
       ended: ({ id }) => this.#wants.forget(id),
       attached: (publication, element, attached) => this.#attached(publication, element, attached),
     });
-    const host = {
+    this.#publishing = new Publishing({
       open: environment.openTrack,
-      /** @param {LocalTrack} track */
-      sender: (track) => this.#connection?.sender(track.source) ?? null,
-      /** @param {LocalTrack} track */
-      announce: (track) => this.#announce(track),
-      /** @param {LocalTrack} track */
+      senders: (source) => this.#transports.senders(source),
+      mid: (source) => this.#transports.mid(source),
+      send: (message) => this.#send(message),
       changed: (track) => this.#trackChanged(track),
-    };
-    this.camera = new LocalTrack("camera", host);
-    this.microphone = new LocalTrack("microphone", host);
-    this.#tracks = [this.microphone, this.camera];
-    this.#wants = new Wants((want) => {
-      if (this.#entered) this.#signal?.send({ t: "want", ...want });
-    }, environment);
+    });
+    this.#wants = new Wants((want) => void this.#send({ t: "want", ...want }), environment);
+    this.#transports = this.#makeTransports();
     this.#playback = new Playback(environment.createAudio, () => this.#emit("playbackblocked", {}));
     this.#listen();
   }
@@ -119,9 +109,17 @@ export class Room extends EventTarget {
     }
     signal?.throwIfAborted();
     // After the caller has had its turn to listen.
-    for (const { error } of this.#tracks) {
+    for (const { error } of this.#publishing.tracks) {
       if (error) setTimeout(() => this.#emit("error", { error }), 0);
     }
+  }
+
+  get camera() {
+    return this.#publishing.camera;
+  }
+
+  get microphone() {
+    return this.#publishing.microphone;
   }
 
   get me() {
@@ -134,6 +132,10 @@ export class Room extends EventTarget {
 
   get total() {
     return this.#roster.total;
+  }
+
+  get speakers() {
+    return this.#roster.speakers;
   }
 
   /** @param {DeviceChoice} choice */
@@ -149,7 +151,35 @@ export class Room extends EventTarget {
   /** @param {string} name */
   setName(name) {
     this.#options.name = name;
-    if (this.#entered) this.#signal?.send({ t: "name", name });
+    this.#send({ t: "name", name });
+  }
+
+  /** @param {ReceiveChoice} choice */
+  want({ audio, lastSpeakers }) {
+    this.#wants.choose({
+      ...(audio !== undefined && { audio: audio === "loudest" ? audio : audio.map((one) => (typeof one === "number" ? one : one.id)) }),
+      ...(lastSpeakers !== undefined && { video: { last: lastSpeakers } }),
+    });
+  }
+
+  /** @returns {AsyncGenerator<Person, void, void>} */
+  async *people() {
+    /** @type {string | undefined} */
+    let after;
+    do {
+      const { participants, next } = await this.#ask(after);
+      for (const info of participants) yield this.participants.get(info.id) ?? person(info);
+      after = next;
+    } while (after !== undefined);
+  }
+
+  /** @param {string | undefined} after @returns {Promise<WhoPage>} */
+  #ask(after) {
+    return new Promise((resolve, reject) => {
+      const number = this.#send({ t: "who", ...(after !== undefined && { after }) });
+      if (number === undefined) throw new MotetError(this.state === "closed" ? "closed" : "unreachable");
+      this.#asking.push({ resolve, reject });
+    });
   }
 
   resumePlayback() {
@@ -168,85 +198,46 @@ export class Room extends EventTarget {
    */
   async #enter(identity) {
     this.#throwIfClosed();
-    const signal = new Signal(() => this.#environment.openSocket(this.#url), {
+    const carriers = new Carriers(this.#url, this.#environment);
+    const signal = new Signal(() => carriers.open(), {
       message: (message) => this.#received(message),
       down: (reason) => this.#assess(reason),
       resumed: () => this.#assess("resumed"),
       lost: (error) => this.#reenter(error),
     });
     this.#signal = signal;
-    this.#transport = 0;
-    const connection = this.#connect();
-    for (const track of this.#tracks) {
-      // A microphone that is muted but open is published too: unmuting it must not take a round trip.
-      const publish = track.track !== null || track.told !== null;
-      track.publication = null;
-      track.told = publish ? track.muted : null;
-    }
-    const welcome = await signal.join(this.#hello(connection, identity));
+    this.#publishing.begin();
+    const welcome = await signal.join(this.#hello(identity));
     // Deltas may follow at once: the roster first, and nothing awaited before it.
     this.#welcomed(welcome);
-    await connection.answered(welcome.answer);
+    await this.#transports.begun(welcome.answer);
+    this.#grow();
   }
 
-  /** @param {Connection} connection @param {{ session: string, token: string } | null} identity */
-  async #hello(connection, identity) {
-    const offer = await this.#offer(connection);
+  /** @param {{ session: string, token: string } | null} identity */
+  async #hello(identity) {
+    this.#playback.close();
+    const offer = await this.#transports.begin();
     this.#throwIfClosed();
     const { room, name } = this.#options;
-    const publish = this.#everythingPublished(connection);
-    return { caps: [], room, name, offer, publish, want: this.#wants.initial(), ...identity };
+    return { caps: [], room, name, offer, publish: this.#publishing.everything(), want: this.#wants.initial(), ...identity };
   }
 
-  /** A new peer connection, empty. */
-  #connect() {
-    this.#connection?.close();
-    const connection = new Connection(this.#environment.createPeer, {
-      offer: (sdp) => {
-        this.#offerNumber = this.#signal?.send({ t: "offer", transport: this.#transport, sdp }) ?? 0;
-      },
+  #makeTransports() {
+    return new Transports({
+      createPeer: (configuration) => this.#environment.createPeer(configuration),
+      send: (message) => this.#signal?.send(message) ?? 0,
       ready: () => this.#signal?.up ?? false,
-      broken: () => this.#assess("media"),
-      failed: (error) => this.#reenter(error),
+      pictures: () => this.#pictures().length,
+      sending: (source) => this.#publishing.sending(source),
+      rebind: () => this.#publishing.rebind(),
+      published: () => this.#publishing.everything(),
+      visible: () => this.#pictures().flatMap(({ id, visible }) => (visible ? [id] : [])),
+      due: (slot) => this.#due(slot),
+      bound: () => this.#bindSlots(),
+      changed: (reason) => this.#assess(reason),
+      lost: (error) => void this.#reenter(error),
     });
-    this.#connection = connection;
-    this.#slots = new Slots();
-    this.#playback.close();
-    this.#bindSlots();
-    return connection;
-  }
-
-  /** @param {Connection} connection @returns {Promise<string>} its first offer, our tracks on it */
-  async #offer(connection) {
-    for (const track of this.#tracks) await track.rebind();
-    const offer = await connection.firstOffer();
-    for (const { mid, track } of connection.slots()) this.#slots.add(mid, track);
-    return offer;
-  }
-
-  /** @param {Connection} connection @returns {Publish[]} */
-  #everythingPublished(connection) {
-    return this.#tracks.flatMap((track) => {
-      const mid = connection.mid(track.source);
-      if (mid === null || track.told === null) return [];
-      track.told = track.muted;
-      return [{ mid, kind: track.kind, source: track.source, muted: track.muted }];
-    });
-  }
-
-  /** The server forgot our transport; the session and everything published live on over a new one. */
-  async #replaceTransport() {
-    try {
-      const connection = this.#connect();
-      this.#assess("media");
-      const transport = ++this.#transport;
-      const sdp = await this.#offer(connection);
-      if (connection !== this.#connection || !this.#signal) return; // overtaken
-      const publish = this.#everythingPublished(connection);
-      this.#offerNumber = this.#signal.send({ t: "offer", transport, sdp, publish });
-    } catch (error) {
-      void this.#reenter(asMotetError(error, "connection_failed"));
-    }
   }
 
   #throwIfClosed() {
@@ -256,10 +247,10 @@ export class Room extends EventTarget {
   /** @param {Welcome} welcome */
   #welcomed(welcome) {
     this.#entered = true;
-    this.#slots.apply(welcome.have);
+    if (this.#transports.have(welcome.have)) this.#signal?.acknowledge();
     this.#roster.enter(welcome.you, welcome);
     this.#bindSlots();
-    for (const track of this.#tracks) this.#announce(track);
+    this.#publishing.announce();
     this.#assess("joined");
   }
 
@@ -311,12 +302,11 @@ export class Room extends EventTarget {
 
   #teardown() {
     this.#entered = false;
-    this.#publishing.clear();
+    for (const { reject } of this.#asking.splice(0)) reject(new MotetError(this.state === "closed" ? "closed" : "unreachable"));
+    clearTimeout(this.#growing);
     this.#signal?.abandon();
     this.#signal = null;
-    this.#connection?.close();
-    this.#connection = null;
-    this.#slots = new Slots();
+    this.#transports.close();
     this.#playback.close();
     this.#bindSlots();
   }
@@ -329,7 +319,7 @@ export class Room extends EventTarget {
     this.#teardown();
     this.#wake?.();
     this.#listening.abort();
-    for (const track of this.#tracks) track.close();
+    this.#publishing.close();
     for (const publication of this.#roster.publications()) publication.end();
     this.#wants.close();
     this.#emit("closed", { error });
@@ -338,7 +328,7 @@ export class Room extends EventTarget {
   /** Says it when the connection breaks or is whole again. @param {string} reason */
   #assess(reason) {
     if (this.state === "closed") return;
-    const whole = this.#entered && (this.#signal?.up ?? false) && !(this.#connection?.broken ?? true);
+    const whole = this.#entered && (this.#signal?.up ?? false) && !this.#transports.broken;
     if (whole && this.state !== "connected") {
       const first = this.state === "connecting";
       this.state = "connected";
@@ -347,6 +337,11 @@ export class Room extends EventTarget {
       this.state = "reconnecting";
       this.#emit("reconnecting", { reason });
     }
+  }
+
+  /** What makes sense in the room only. @param {ClientMessage} message @returns {number | undefined} its number */
+  #send(message) {
+    return this.#entered ? this.#signal?.send(message) : undefined;
   }
 
   // What the browser reports
@@ -367,7 +362,7 @@ export class Room extends EventTarget {
   #networkChanged() {
     this.#wake?.();
     this.#signal?.renew();
-    this.#connection?.restart();
+    this.#transports.restart();
   }
 
   /** Chromium reports a change also when only its guess of the speed changed. */
@@ -375,7 +370,7 @@ export class Room extends EventTarget {
     const type = this.#environment.network?.type;
     const moved = type !== this.#networkType;
     this.#networkType = type;
-    if (moved || (this.#connection && !(await this.#connection.check()))) this.#networkChanged();
+    if (moved || !(await this.#transports.check())) this.#networkChanged();
   }
 
   // What the server says
@@ -391,14 +386,23 @@ export class Room extends EventTarget {
         this.#roster.snapshot(message);
         break;
       case "have":
-        this.#have(message);
+        // The server begins with a new publication as soon as it knows that no old name is shown with it.
+        if (this.#transports.have(message)) this.#signal?.acknowledge();
         break;
       case "answer":
-        if (message.transport !== this.#transport) break; // of a connection that was given up
-        this.#connection?.answered(message.sdp).catch((error) => this.#reenter(asMotetError(error)));
+        this.#transports.answered(message.transport, message.sdp);
         break;
       case "restart":
-        void this.#replaceTransport();
+        void this.#transports.replace();
+        break;
+      case "speakers":
+        this.#roster.speak(message.speakers);
+        break;
+      case "layers":
+        this.#publishing.watched(message.publications);
+        break;
+      case "who":
+        this.#asking.shift()?.resolve(message);
         break;
       case "error":
         this.#failed(message);
@@ -407,20 +411,10 @@ export class Room extends EventTarget {
     }
   }
 
-  /** @param {HaveState} have */
-  #have(have) {
-    this.#slots.apply(have);
-    this.#bindSlots();
-  }
-
   /** @param {ErrorMessage} message */
   #failed(message) {
-    if (message.id !== undefined && message.id === this.#offerNumber) {
-      this.#connection?.refused(message.retryMs).catch((error) => this.#reenter(asMotetError(error)));
-    }
-    const track = this.#publishing.get(message.id ?? 0);
-    if (track) track.told = null; // turning it on again asks again
-    this.#publishing.delete(message.id ?? 0);
+    this.#transports.refused(message);
+    this.#publishing.refused(message.id ?? 0);
     this.#emit("error", { error: new MotetError(message.reason, message) });
   }
 
@@ -428,43 +422,59 @@ export class Room extends EventTarget {
 
   #bindSlots() {
     for (const publication of this.#roster.publications()) this.#bind(publication);
-    for (const slot of this.#slots.all()) {
+    for (const slot of this.#transports.slots()) {
       if (slot.kind === "audio" && slot.publication !== null) this.#playback.play(slot);
     }
   }
 
   /** @param {Publication} publication */
   #bind(publication) {
-    if (publication.participant !== this.me) publication.bind(this.#slots.of(publication.id) ?? null);
+    if (publication.participant !== this.me) publication.bind(this.#transports.slotOf(publication.id) ?? null);
   }
 
   /** @param {Publication} publication @param {HTMLMediaElement} element @param {boolean} attached */
   #attached(publication, element, attached) {
     if (publication.kind !== "video" || publication.participant === this.me) return;
-    if (attached) this.#wants.add(publication.id, element, publication.source === "screen" ? SCREEN_PRIORITY : 0);
+    if (attached) this.#wants.add(publication.id, element, publication.source);
     else this.#wants.remove(publication.id, element);
+    this.#growLater();
+  }
+
+  /** The others' pictures that need a slot to be seen. */
+  #pictures() {
+    return this.#roster.publications().filter(({ kind, muted, attached, participant }) => (
+      kind === "video" && !muted && attached && participant !== this.me));
+  }
+
+  #growLater() {
+    clearTimeout(this.#growing);
+    this.#growing = setTimeout(() => this.#grow(), GROW_AFTER);
+  }
+
+  #grow() {
+    if (this.#entered) this.#transports.grow();
+  }
+
+  /** Whether new frames should be arriving in a slot: otherwise its standing still means nothing. @param {Slot} slot */
+  #due({ publication, coming, why }) {
+    const shown = this.#roster.publications().find(({ id }) => id === (publication ?? coming));
+    // A shared screen may stand still for as long as its owner reads.
+    return shown !== undefined && shown.source === "camera" && !shown.muted && !shown.participant.away && shown.attached
+      && why !== "not-sent" && why !== "not-wanted" && this.#wants.wants(shown.id) && (this.#signal?.up ?? false);
   }
 
   // One's own tracks
 
-  /** @param {Source} source */
-  #trackOf(source) {
-    return this.#tracks.find((track) => track.source === source);
-  }
-
   /** @param {Publication} publication */
   #published(publication) {
-    const track = publication.participant === this.me ? this.#trackOf(publication.source) : undefined;
+    const track = publication.participant === this.me ? this.#publishing.of(publication.source) : undefined;
     if (!track) {
       this.#bind(publication);
+      this.#growLater();
       return;
     }
-    track.publication = publication.id;
-    for (const [number, other] of this.#publishing) {
-      if (other === track) this.#publishing.delete(number);
-    }
     publication.bind(track.track && { track: track.track });
-    this.#announce(track);
+    this.#publishing.published(track, publication.id);
   }
 
   /** @param {LocalTrack} track @param {MediaStreamTrack | null} opened @param {MotetError | undefined} error */
@@ -477,22 +487,6 @@ export class Room extends EventTarget {
   async #set(track, choice) {
     if (this.state === "closed") throw new MotetError("closed");
     await track.set(choice);
-  }
-
-  /** Tells the server what it does not know about the track yet. @param {LocalTrack} track */
-  #announce(track) {
-    if (!this.#entered || !this.#signal) return;
-    const mid = this.#connection?.mid(track.source) ?? null;
-    if (track.told === null) {
-      if (!track.on || mid === null) return;
-      track.told = false;
-      const { kind, source } = track;
-      const number = this.#signal.send({ t: "publish", publish: [{ mid, kind, source, muted: false }] });
-      this.#publishing.set(number, track);
-    } else if (track.publication !== null && track.told !== track.muted) {
-      track.told = track.muted;
-      this.#signal.send({ t: "mute", publication: track.publication, muted: track.muted });
-    }
   }
 
   /** @param {LocalTrack} track */
@@ -518,9 +512,7 @@ export class Room extends EventTarget {
   }
 }
 
-/** @param {string | URL} url @returns {string} where the WebSocket is, below the server's address */
-function carrierUrl(url) {
-  const carrier = new URL("v1/ws", new URL(url, globalThis.location?.href));
-  carrier.protocol = carrier.protocol === "https:" || carrier.protocol === "wss:" ? "wss:" : "ws:";
-  return carrier.href;
+/** Somebody whom the room is too big to name by itself. @param {ParticipantInfo} info @returns {Person} */
+function person({ id, name, away = false }) {
+  return { id, name, away };
 }

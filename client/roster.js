@@ -19,6 +19,7 @@ export class Roster {
   /** @type {Map<ParticipantId, Participant>} */ participants = new Map();
   total = 0;
   #rev = 0;
+  /** Who speaks, the dominant one first; perhaps some whom we were not told of. @type {ParticipantId[]} */ #speaking = [];
   /** @type {RosterHost} */ #host;
 
   /** @param {string} name @param {RosterHost} host */
@@ -36,6 +37,7 @@ export class Roster {
     this.participants.delete(this.me.id);
     this.me.id = you;
     this.participants.set(you, this.me);
+    if (this.#speaking.length > 0) this.speak([]);
     this.snapshot(snapshot);
   }
 
@@ -63,8 +65,23 @@ export class Roster {
     for (const id of delta.unpublished ?? []) this.#removePublication(id);
     for (const { id, reason } of delta.left ?? []) this.#removeParticipant(id, reason);
     for (const info of delta.joined ?? []) this.#upsertParticipant(info);
-    for (const info of delta.changed ?? []) this.#upsertParticipant(info);
+    for (const info of delta.changed ?? []) {
+      // In big rooms not everybody is named to everybody.
+      if (this.participants.has(info.id)) this.#upsertParticipant(info);
+    }
     for (const info of delta.published ?? []) this.#upsertPublication(info);
+  }
+
+  /** @param {ParticipantId[]} ids who speaks now */
+  speak(ids) {
+    this.#speaking = ids;
+    for (const participant of this.participants.values()) participant.speaking = ids.includes(participant.id);
+    this.#host.emit("speakerschanged", { speakers: this.speakers });
+  }
+
+  /** @returns {Participant[]} the dominant one first */
+  get speakers() {
+    return this.#speaking.flatMap((id) => this.participants.get(id) ?? []);
   }
 
   /** @returns {Publication[]} everybody's */
@@ -80,6 +97,7 @@ export class Roster {
       return;
     }
     const participant = new Participant(info, false);
+    participant.speaking = this.#speaking.includes(info.id);
     this.participants.set(info.id, participant);
     this.#host.emit("participantjoined", { participant });
   }
@@ -91,6 +109,7 @@ export class Roster {
     for (const publication of [...participant.publications.keys()]) this.#removePublication(publication);
     this.participants.delete(id);
     this.#host.emit("participantleft", { participant, reason });
+    if (participant.speaking) this.speak(this.#speaking.filter((other) => other !== id));
   }
 
   /** @param {PublicationInfo} info */

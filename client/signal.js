@@ -6,8 +6,9 @@ import { MotetError, asMotetError } from "./errors.js";
 /** @import { ClientMessage, ServerMessage, Hello, Welcome, Resumed } from "./protocol.d.ts" */
 
 /**
- * The part of WebSocket that is used.
- * @typedef {Pick<WebSocket, "onopen" | "onmessage" | "onclose" | "onerror" | "send" | "close">} Carrier
+ * The part of WebSocket that is used. `proves`: it finds out by itself when it is lost.
+ * @typedef {Pick<WebSocket, "onopen" | "onmessage" | "onclose" | "onerror"> & {
+ *   send(text: string): void, close(code?: number): void, readonly proves?: boolean }} Carrier
  */
 
 /**
@@ -70,7 +71,7 @@ export class Signal {
   /** @type {Map<string, ReturnType<typeof setTimeout>>} by what they are for */ #timers = new Map();
 
   /**
-   * @param {() => Carrier} connect opens a new WebSocket
+   * @param {() => Carrier} connect opens a new one
    * @param {SignalHandlers} handlers
    */
   constructor(connect, handlers) {
@@ -123,6 +124,11 @@ export class Signal {
     this.#unacknowledged.push(message);
     if (this.#phase === "up") this.#write(message);
     return message.s;
+  }
+
+  /** Says at once what was seen: the server waits for it. */
+  acknowledge() {
+    if (this.#phase === "up") this.#write({ t: "ack" });
   }
 
   /** Ends the session: others see us leave at once. */
@@ -357,6 +363,7 @@ export class Signal {
   }
 
   #ping() {
+    if (this.#carrier?.proves) return;
     this.#after("ping", PING_EVERY, () => {
       this.#after("pong", PONG_WITHIN, () => this.#broke("silent"));
       this.#write({ t: "ping" });

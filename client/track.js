@@ -9,12 +9,19 @@ import { MotetError, deviceError } from "./errors.js";
  * What a LocalTrack needs from the room around it.
  * @typedef {object} TrackHost
  * @property {(source: Source, choice: DeviceChoice) => Promise<MediaStreamTrack>} open
- * @property {(track: LocalTrack) => RTCRtpSender | null} sender `null` while there is no connection
+ * @property {(track: LocalTrack) => RTCRtpSender[]} senders of all connections: two while one takes over from another
  * @property {(track: LocalTrack) => void} announce tell the server what it does not know yet of `muted`
  * @property {(track: LocalTrack) => void} changed
  */
 
 /** @typedef {"off" | "starting" | "on"} TrackState */
+
+/**
+ * What a section is to send.
+ * @typedef {object} Sending
+ * @property {MediaStreamTrack | null} track
+ * @property {readonly number[] | null} layers the encodings that somebody watches; `null`: all of them
+ */
 
 export class LocalTrack {
   /** @readonly @type {Source} */ source;
@@ -25,6 +32,7 @@ export class LocalTrack {
   /** Once the server has named it. @type {PublicationId | null} */ publication = null;
   /** What the server was last told about `muted`; `null`: not published in this session. @type {boolean | null} */
   told = null;
+  /** @type {readonly number[] | null} */ #layers = null;
 
   /** @type {TrackHost} */ #host;
   /** What is wished for; the work follows it. @type {DeviceChoice} */ #wished = false;
@@ -62,12 +70,27 @@ export class LocalTrack {
     return this.#working;
   }
 
+  /** What its sections are to send now. @returns {Sending} */
+  get sending() {
+    return { track: this.on ? this.track : null, layers: this.#layers };
+  }
+
   /**
    * Puts what is open on the section of a new connection.
    * @returns {Promise<void>}
    */
-  async rebind() {
-    await this.#send(this.on ? this.track : null);
+  rebind() {
+    return this.#send();
+  }
+
+  /**
+   * Which encodings somebody watches, 0 the largest; `null`: nothing is known, so all. The device stays open whatever it is.
+   * @param {readonly number[] | null} layers
+   */
+  watched(layers) {
+    if (String(layers) === String(this.#layers)) return;
+    this.#layers = layers;
+    this.#send().catch(() => {}); // a connection that is being closed: the next begins with what holds then
   }
 
   /** The room is left: close the device. */
@@ -112,21 +135,22 @@ export class LocalTrack {
     }
     if (!this.track) return;
     this.track.enabled = true;
-    this.state = "on";
+    this.#become("on");
     // The server first: it drops what a muted publication sends, and the first frame is a keyframe.
     this.#host.announce(this);
-    await this.#send(this.track);
+    await this.#send();
     this.#host.changed(this);
   }
 
   async #turnOff() {
-    this.state = "off";
+    // Said at once: the browser may take its time to do its part.
+    this.#become("off");
+    // The microphone stays open, so that unmuting is instant; cameras have a lamp.
+    if (this.source !== "microphone") this.#release();
     this.#host.announce(this);
     try {
-      await this.#send(null);
+      await this.#send();
     } finally {
-      // The microphone stays open, so that unmuting is instant; cameras have a lamp.
-      if (this.source !== "microphone") this.#release();
       this.#host.changed(this);
     }
   }
@@ -175,28 +199,44 @@ export class LocalTrack {
     }
   }
 
-  /**
-   * What the section sends. Without a track the encodings must be inactive too: otherwise browsers go on
-   * sending megabytes of padding.
-   * @param {MediaStreamTrack | null} track
-   */
-  async #send(track) {
-    const sender = this.#host.sender(this);
-    if (!sender) return;
-    if (track) {
-      if (sender.track !== track) await sender.replaceTrack(track);
-      await setActive(sender, true);
-    } else {
-      await setActive(sender, false);
-      if (sender.track) await sender.replaceTrack(null);
-    }
+  /** Makes all its sections send what is wished for. */
+  async #send() {
+    await Promise.all(this.#host.senders(this).map((sender) => arrange(sender, () => this.sending).catch((error) => {
+      // One of a connection that was given up meanwhile is of no interest.
+      if (this.#host.senders(this).includes(sender)) throw error;
+    })));
   }
 }
 
-/** @param {RTCRtpSender} sender @param {boolean} active */
-export async function setActive(sender, active) {
+/** What each sender is still being made to do. @type {WeakMap<RTCRtpSender, Promise<void>>} */
+const arranging = new WeakMap();
+
+/**
+ * Makes a section send what is wished for when its turn comes. One change after the other: browsers refuse parameters that were
+ * read before the last ones were set.
+ * Without a track the encodings must be inactive too: otherwise browsers go on sending megabytes of padding.
+ * @param {RTCRtpSender} sender
+ * @param {() => Sending} wish
+ * @returns {Promise<void>}
+ */
+export function arrange(sender, wish) {
+  const turn = (arranging.get(sender) ?? Promise.resolve()).catch(() => {}).then(async () => {
+    const { track, layers } = wish();
+    if (track && sender.track !== track) await sender.replaceTrack(track);
+    await activate(sender, (encoding) => track !== null && (layers === null || layers.includes(encoding)));
+    if (!track && sender.track) await sender.replaceTrack(null);
+  });
+  arranging.set(sender, turn);
+  return turn;
+}
+
+/** @param {RTCRtpSender} sender @param {(encoding: number) => boolean} wanted */
+async function activate(sender, wanted) {
   const parameters = sender.getParameters();
-  if (parameters.encodings.every((encoding) => (encoding.active ?? true) === active)) return;
-  for (const encoding of parameters.encodings) encoding.active = active;
-  await sender.setParameters(parameters);
+  let changed = false;
+  parameters.encodings.forEach((encoding, i) => {
+    changed ||= (encoding.active ?? true) !== wanted(i);
+    encoding.active = wanted(i);
+  });
+  if (changed) await sender.setParameters(parameters);
 }

@@ -67,16 +67,30 @@ export interface Publication {
   detach(element: HTMLMediaElement): void;
 }
 
-export interface Participant {
+/** What is known of everybody, also in rooms too big to show them all. */
+export interface Person {
   readonly id: ParticipantId;
   readonly name: string;
   /** The server hears nothing from them for some seconds. */
   readonly away: boolean;
+}
+
+export interface Participant extends Person {
+  /** Now; see the `speakerschanged` event. */
+  readonly speaking: boolean;
   readonly isMe: boolean;
   readonly publications: ReadonlyMap<PublicationId, Publication>;
   readonly camera: Publication | null;
   readonly microphone: Publication | null;
   readonly screen: Publication | null;
+}
+
+/** Beside the pictures that are attached, which say by themselves what they need. */
+export interface ReceiveChoice {
+  /** `"loudest"` (default): those who speak, as many as a browser can play; or only these microphones. */
+  audio?: "loudest" | readonly (Publication | PublicationId)[];
+  /** Of the cameras, attached or not, only those of so many people who spoke last. Absent: all. */
+  lastSpeakers?: number;
 }
 
 /** Who is there when `join` is done is in `room.participants`; events tell what changes afterwards. */
@@ -90,6 +104,8 @@ export interface RoomEventMap {
   /** Muted or not, visible or not, another layer or track. */
   publicationchanged: CustomEvent<{ participant: Participant; publication: Publication }>;
   publicationremoved: CustomEvent<{ participant: Participant; publication: Publication }>;
+  /** Who speaks now, the dominant one first. */
+  speakerschanged: CustomEvent<{ speakers: Participant[] }>;
   /** One's own camera or microphone. */
   mediachanged: CustomEvent<{ media: LocalMedia }>;
   /** The connection to the server broke; it is being restored and the room stays as it was. */
@@ -107,16 +123,22 @@ export interface Room extends EventTarget {
   readonly id: string;
   readonly state: RoomState;
   readonly me: Participant;
-  /** Everybody, oneself included. */
+  /** Everybody, oneself included; in rooms of more than 100, those who publish something. */
   readonly participants: ReadonlyMap<ParticipantId, Participant>;
   /** All participants, those unnamed in big rooms included. */
   readonly total: number;
+  /** Who speaks now, the dominant one first. */
+  readonly speakers: Participant[];
   readonly camera: LocalMedia;
   readonly microphone: LocalMedia;
   setCamera(choice: DeviceChoice): Promise<void>;
   /** Turning the microphone off keeps the device open, so that turning it on is instant. */
   setMicrophone(choice: DeviceChoice): Promise<void>;
   setName(name: string): void;
+  /** What to receive; replaces the choice before. */
+  want(choice: ReceiveChoice): void;
+  /** Everybody, page by page from the server: for lists in big rooms. Fails when the connection breaks meanwhile. */
+  people(): AsyncIterable<Person>;
   resumePlayback(): Promise<void>;
   leave(): void;
   addEventListener<K extends keyof RoomEventMap>(

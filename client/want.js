@@ -1,6 +1,6 @@
 // What to ask of the server: pictures as large as they are shown, and none while nobody looks.
 
-/** @import { PublicationId, WantState, Wish } from "./protocol.d.ts" */
+/** @import { PublicationId, Source, WantState, Wish } from "./protocol.d.ts" */
 
 /**
  * @typedef {object} WantEnvironment
@@ -17,9 +17,12 @@ const DEBOUNCE_HIDDEN = 1000;
 const DEFAULT_HEIGHT = 360;
 /** No encoding is larger. */
 const MOST_HEIGHT = 4320;
+/** The screen is what people look at. */
+const SCREEN_PRIORITY = 10;
 
 export class Wants {
-  /** @type {Map<PublicationId, { elements: Set<HTMLMediaElement>, priority: number }>} */ #shown = new Map();
+  /** @type {Map<PublicationId, { elements: Set<HTMLMediaElement>, source: Source }>} */ #shown = new Map();
+  /** Which voices, and how many of the last speakers' cameras. @type {Pick<WantState, "audio" | "video">} */ #choice = {};
   /** @type {(want: WantState) => void} */ #send;
   /** @type {WantEnvironment} */ #environment;
   /** @type {ResizeObserver | null} */ #observer;
@@ -38,9 +41,9 @@ export class Wants {
     this.#hidden = environment.document?.hidden ?? false;
   }
 
-  /** @param {PublicationId} publication @param {HTMLMediaElement} element @param {number} priority */
-  add(publication, element, priority) {
-    const shown = this.#shown.get(publication) ?? { elements: new Set(), priority };
+  /** @param {PublicationId} publication @param {HTMLMediaElement} element @param {Source} source */
+  add(publication, element, source) {
+    const shown = this.#shown.get(publication) ?? { elements: new Set(), source };
     shown.elements.add(element);
     this.#shown.set(publication, shown);
     this.#observer?.observe(element);
@@ -59,6 +62,18 @@ export class Wants {
   /** @param {PublicationId} publication it exists no more */
   forget(publication) {
     if (this.#shown.delete(publication)) this.#schedule();
+  }
+
+  /** @param {Pick<WantState, "audio" | "video">} choice beside the pictures that are shown */
+  choose(choice) {
+    this.#choice = choice;
+    this.#schedule(0);
+  }
+
+  /** Whether the server was asked for this picture. @param {PublicationId} publication */
+  wants(publication) {
+    const shown = this.#shown.get(publication);
+    return !this.#hidden && (shown === undefined || shown.elements.size > 0);
   }
 
   /** The wish as it stands, for `hello`. @returns {WantState} */
@@ -100,14 +115,22 @@ export class Wants {
 
   /** @returns {Omit<WantState, "n">} */
   #wish() {
-    if (this.#hidden) return { default: { height: 0, priority: 0 }, publications: {} };
+    const { audio, video } = this.#choice;
+    const voices = audio === undefined ? {} : { audio };
+    if (this.#hidden) return { default: { height: 0, priority: 0 }, publications: {}, ...voices };
     /** @type {Record<string, Wish>} */
     const publications = {};
-    for (const [id, { elements, priority }] of this.#shown) {
-      const height = Math.max(0, ...[...elements].map((element) => this.#height(element)));
-      publications[id] = { height: Math.min(MOST_HEIGHT, Math.ceil(height)), priority };
+    const byDefault = { height: DEFAULT_HEIGHT, priority: 0 };
+    let largest = 0;
+    for (const [id, { elements, source }] of this.#shown) {
+      const exact = Math.max(0, ...[...elements].map((element) => this.#height(element)));
+      const height = Math.min(MOST_HEIGHT, Math.ceil(exact));
+      // A camera that is named is sent whoever speaks, so the last speakers' are asked for by a size for all.
+      if (video && source === "camera") largest = Math.max(largest, height);
+      else publications[id] = { height, priority: source === "screen" ? SCREEN_PRIORITY : 0 };
     }
-    return { default: { height: DEFAULT_HEIGHT, priority: 0 }, publications };
+    if (largest > 0) byDefault.height = largest;
+    return { default: byDefault, publications, ...voices, ...(video && { video }) };
   }
 
   /**

@@ -98,6 +98,21 @@ pub struct Config {
     #[arg(long, env = "MOTET_MAX_PUBLICATIONS", value_name = "N", default_value_t = 8)]
     pub max_publications: usize,
 
+    /// Participants whom a snapshot or a page of the roster names, unless more publish
+    // A newcomer learns of those who can be seen at once; all names of a room of a thousand are 50 kB.
+    #[arg(long, env = "MOTET_ROSTER_PAGE", value_name = "N", default_value_t = 100)]
+    pub roster_page: usize,
+
+    /// Participants above which a room gathers arrivals and departures for a quarter of a second
+    // Each is told to everybody: in a room of 300 that changes 50 times a second this saves 14 000 messages a second.
+    #[arg(long, env = "MOTET_GATHER_ABOVE", value_name = "N", default_value_t = 100)]
+    pub gather_above: usize,
+
+    /// Participants above which a room only counts newcomers who publish nothing
+    // Nobody reads a list of five hundred listeners as it changes; whoever wants it asks for pages.
+    #[arg(long, env = "MOTET_COUNT_ABOVE", value_name = "N", default_value_t = 500)]
+    pub count_above: usize,
+
     /// Sections of an offer
     // Firefox fails above 128; 8 audio and 49 video slots and 8 sending sections are 65.
     #[arg(long, env = "MOTET_MAX_SECTIONS", value_name = "N", default_value_t = 96)]
@@ -141,7 +156,43 @@ pub struct Config {
     /// Offers of one participant in 10 s
     // An answer costs milliseconds; a network change needs one or two.
     #[arg(long, env = "MOTET_OFFERS_PER_10S", value_name = "N", default_value_t = 4)]
-    pub offers_per_10s: usize,
+    pub offers_per_10s: u32,
+
+    /// Joins from one address that may come at once
+    // A class behind one address opens the link in the same minute; resumes are not counted.
+    #[arg(long, env = "MOTET_JOINS_BURST", value_name = "N", default_value_t = 300)]
+    pub joins_burst: u32,
+
+    /// Joins per minute from one address in the long run
+    // A join costs a millisecond of processor time and a handshake: this is half a percent of one core.
+    #[arg(long, env = "MOTET_JOINS_PER_MINUTE", value_name = "N", default_value_t = 300)]
+    pub joins_per_minute: u32,
+
+    /// Connections from one address at a time
+    // A lecture hall behind one address; a stranger alone cannot use up the files that the process may open.
+    #[arg(long, env = "MOTET_CONNECTIONS_PER_ADDRESS", value_name = "N", default_value_t = 1000)]
+    pub connections_per_address: usize,
+
+    /// Clients without WebSockets (long poll) at a time
+    // About 10 kB each; networks that block WebSockets are rare.
+    #[arg(long, env = "MOTET_MAX_POLLS", value_name = "N", default_value_t = 10_000)]
+    pub max_polls: usize,
+
+    /// Seconds in which a connection must say what it requests
+    // Connections that say nothing hold a file each; browsers open some in advance and bear their end.
+    #[arg(long, env = "MOTET_HEADER_SECONDS", value_name = "S", default_value_t = 10)]
+    pub header_seconds: u64,
+
+    /// Addresses of proxies that are believed for whom they ask (`X-Forwarded-For`)
+    // Who can connect from this machine could do worse; anybody else could pretend to be others.
+    #[arg(
+        long,
+        env = "MOTET_PROXIES",
+        value_name = "IP",
+        value_delimiter = ',',
+        default_value = "127.0.0.1,::1"
+    )]
+    pub proxies: Vec<IpAddr>,
 
     /// Seconds in which a connection must say hello
     // A mobile network's worst round trip, several times.
@@ -220,14 +271,23 @@ impl Config {
             messages_per_second: self.messages_per_second,
             burst: self.messages_burst,
             offers_per_10s: self.offers_per_10s,
+            joins_burst: self.joins_burst,
+            joins_per_minute: self.joins_per_minute,
+            connections_per_address: self.connections_per_address,
+            poll_carriers: self.max_polls,
+            header_within: Duration::from_secs(self.header_seconds),
             hello_within: Duration::from_secs(self.hello_seconds),
             removed_after: Duration::from_secs(self.resume_seconds),
             rooms: self.max_rooms,
             participants: self.max_participants,
             publications: self.max_publications,
+            page: self.roster_page.max(1),
+            gather_above: self.gather_above,
+            count_above: self.count_above,
             room_grace: Duration::from_secs(self.room_grace_seconds),
             sections: self.max_sections,
             origins: self.origins.clone(),
+            proxies: self.proxies.clone(),
         }
     }
 

@@ -9,7 +9,7 @@
 //! each stage by name.
 //!
 //! # The journey of a participant
-//! [`signal::http`] accepts the request → [`signal::ws`] carries its messages → [`signal::join`] checks its `hello` →
+//! [`signal::http`] accepts the request → [`signal::ws`] or [`signal::poll`] carries its messages → [`signal::join`] checks its `hello` →
 //! [`signal::negotiate`] answers the offer with [`signal::sdp`] → [`signal::rooms`] finds the room's task →
 //! [`signal::room`] enters it and tells the others → [`signal::session`] keeps what is not acknowledged, whatever the
 //! carrier → [`signal::track`] obeys what it says later → [`signal::leave`] ends it. What concerns media goes to the

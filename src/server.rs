@@ -7,7 +7,6 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use axum::serve::ListenerExt as _;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -22,6 +21,7 @@ use crate::observe::people::People;
 use crate::observe::reason::{Counters, Reason};
 use crate::signal::negotiate::Environment;
 use crate::signal::rooms::{Rooms, worker_of};
+use crate::signal::serve::serve;
 use crate::signal::{self, Door, Workers, http};
 use crate::transport::certificate::Certificate;
 use crate::worker::run::{self as worker, Handle};
@@ -45,7 +45,7 @@ pub struct Server {
     rooms: Arc<Rooms>,
     media: Arc<Media>,
     stopping: Arc<Notify>,
-    http: JoinHandle<std::io::Result<()>>,
+    http: JoinHandle<()>,
     admin: Option<JoinHandle<()>>,
 }
 
@@ -83,13 +83,8 @@ pub async fn start(config: &Config) -> anyhow::Result<Server> {
 
     let stopping = Arc::new(Notify::new());
     let stop = stopping.clone();
-    // Messages are small and wait for nothing.
-    let listener = listener.tap_io(|stream| {
-        let _ = stream.set_nodelay(true);
-    });
-    let serve = axum::serve(listener, http::router(rooms.clone()))
-        .with_graceful_shutdown(async move { stop.notified().await });
-    let http = tokio::spawn(async move { serve.await });
+    let router = http::router(rooms.clone());
+    let http = tokio::spawn(serve(listener, router, rooms.clone(), async move { stop.notified().await }));
     let admin_addr = admin.as_ref().map(|(_, address)| *address);
     let metrics = metrics(&rooms, &media, &refused, people);
     let admin = admin.map(|(listener, _)| tokio::spawn(admin::serve(listener, rooms.clone(), metrics)));

@@ -31,6 +31,9 @@ mod limits;
 /// Encodings of one picture, and slots that pass from one to another.
 mod simulcast;
 
+/// Whatever people do, everyone's picture of the room is the true one.
+mod model;
+
 /// Slots that pass from one person to another, and offers that grow.
 mod rebinding;
 

@@ -2,6 +2,8 @@
 
 import { mock } from "node:test";
 
+import { Room } from "../room.js";
+
 /** Lets every promise that can go on, go on. */
 export async function settle() {
   for (let i = 0; i < 50; i += 1) await Promise.resolve();
@@ -86,6 +88,9 @@ export class FakeTrack {
   onended = null;
   contentHint = "";
 
+  static #made = 0;
+  id = `track-${FakeTrack.#made++}`;
+
   constructor(kind, deviceId = "one") {
     this.kind = kind;
     this.deviceId = deviceId;
@@ -144,6 +149,8 @@ export class FakePeer {
   offers = 0;
   closed = false;
   packets = 0;
+  /** Sections that an answer knows. */ answered = 0;
+  /** Frames decoded, by the index of the section. */ frames = new Map();
   onconnectionstatechange = null;
 
   addTransceiver(kind, init) {
@@ -152,8 +159,18 @@ export class FakePeer {
       kind,
       direction: init.direction,
       sender: new FakeSender(init.sendEncodings ?? []),
-      receiver: { track: new FakeTrack(kind) },
+      receiver: {
+        track: new FakeTrack(kind),
+        sources: [],
+        getContributingSources() {
+          return this.sources;
+        },
+      },
+      stopped: false,
       setCodecPreferences() {},
+      stop() {
+        this.stopped = true;
+      },
     };
     this.transceivers.push(transceiver);
     return transceiver;
@@ -166,7 +183,9 @@ export class FakePeer {
 
   async setLocalDescription({ type }) {
     this.signalingState = type === "rollback" ? "stable" : "have-local-offer";
-    this.transceivers.forEach((transceiver, i) => { transceiver.mid ??= String(i); });
+    const live = this.transceivers.filter(({ stopped }) => !stopped);
+    if (type === "rollback") for (const transceiver of live.slice(this.answered)) transceiver.mid = null;
+    else live.forEach((transceiver, i) => { transceiver.mid ??= String(i); });
   }
 
   async setRemoteDescription({ sdp }) {
@@ -180,6 +199,7 @@ export class FakePeer {
       }
     }
     this.remote.push(sdp);
+    this.answered = this.transceivers.filter(({ mid }) => mid !== null).length;
   }
 
   restartIce() {
@@ -190,6 +210,9 @@ export class FakePeer {
     return new Map([
       ["t", { type: "transport", selectedCandidatePairId: "p" }],
       ["p", { type: "candidate-pair", packetsReceived: this.packets }],
+      ...[...this.frames].map(([index, framesDecoded]) => [`i${index}`, {
+        type: "inbound-rtp", kind: "video", trackIdentifier: this.transceivers[index].receiver.track.id, framesDecoded,
+      }]),
     ]);
   }
 
@@ -292,4 +315,43 @@ export function environment() {
     pixelRatio: () => 2,
     network: undefined,
   };
+}
+
+/** A room with Ada, who is oneself, and Ben, who shows his camera: 7. */
+export function call() {
+  const env = environment();
+  const made = {
+    env,
+    /** @type {Room | null} */ room: null,
+    /** Everything told to the page, from the join on. */ events: [],
+    /** The last revision said. */ rev: 5,
+    said: 1000,
+    async join(options = {}, more = {}) {
+      const room = new Room("https://calls.example/", { room: "garden", name: "Ada", ...options }, env);
+      made.room = room;
+      const emit = room.dispatchEvent;
+      room.dispatchEvent = (event) => {
+        made.events.push([event.type, event.detail]);
+        return emit.call(room, event);
+      };
+      const joined = room.join(options);
+      await settle();
+      env.net.last.open();
+      env.net.last.say({
+        t: "welcome", s: 1, a: 1, caps: [], session: "5e5510n000000000", epoch: 1, resume: "token", you: "00000000000000aa",
+        answer: "answer", room: { rev: 5, total: 2 },
+        participants: [{ id: "00000000000000aa", name: "Ada" }, { id: "00000000000000bb", name: "Ben" }],
+        publications: [{ id: 7, participant: "00000000000000bb", kind: "video", source: "camera", muted: false }],
+        have: { n: 1, transport: 0, slots: [] }, limits: {}, ...more,
+      });
+      await joined;
+      return env.net.last;
+    },
+    /** A numbered message of the server's. */
+    say(message) {
+      made.said += 1;
+      env.net.last.say({ a: 0, ...message, s: made.said });
+    },
+  };
+  return made;
 }

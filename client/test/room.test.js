@@ -8,7 +8,7 @@ const ME = "00000000000000aa";
 const BEN = "00000000000000bb";
 const EVENTS = [
   "participantjoined", "participantleft", "participantchanged", "publicationadded", "publicationchanged",
-  "publicationremoved", "reconnecting", "reconnected", "playbackblocked", "error", "closed",
+  "publicationremoved", "speakerschanged", "reconnecting", "reconnected", "playbackblocked", "error", "closed",
 ];
 
 let clock, env, room, events;
@@ -408,7 +408,7 @@ test("a refused join rejects and gives the devices back", async () => {
 
 test("messages of kinds that are not known yet do no harm", async () => {
   await join();
-  say({ t: "speakers", x: 1 });
+  say({ t: "weather", x: 1 });
   say({ t: "error", reason: "unknown_publication", hint: "Gone." });
   assert.equal(room.state, "connected");
   assert.equal(events.at(-1)[1].error.hint, "Gone.");

@@ -9,9 +9,9 @@ globalThis.MediaStream ??= FakeStream;
 
 function slots() {
   const made = new Slots();
-  made.add("4", new FakeTrack("audio"));
-  made.add("5", new FakeTrack("video"));
-  made.add("6", new FakeTrack("video"));
+  made.add("4", { track: new FakeTrack("audio") });
+  made.add("5", { track: new FakeTrack("video") });
+  made.add("6", { track: new FakeTrack("video") });
   return made;
 }
 
@@ -131,4 +131,87 @@ test("an element that is detached lets go of the stream", () => {
   made.bind({ track: new FakeTrack("video") });
   made.detach(video);
   assert.deepEqual([video.srcObject, "visible" in video.dataset], [null, false]);
+});
+
+test("a slot that becomes pending is told once, also when it becomes pending with somebody else", () => {
+  const have = slots();
+  const state = (publication, pending) => have.apply({ n: 1, slots: [{ slot: "5", publication, pending }] });
+  assert.deepEqual([state(9, true), state(9, true), state(9, false), state(8, true), state(7, true)], [true, false, false, true, true]);
+  assert.equal(have.of(7), undefined);
+  assert.equal([...have.all()][1].coming, 7);
+});
+
+test("the newest contributing source is the witness", () => {
+  const have = new Slots();
+  let sources;
+  have.add("5", { track: new FakeTrack("video"), getContributingSources: () => sources });
+  const [slot] = have.all();
+  sources = [];
+  assert.equal(slot.witness(), undefined);
+  sources = [{ source: 3, timestamp: 10 }, { source: 4, timestamp: 20 }, { source: 5, timestamp: 5 }];
+  assert.equal(slot.witness(), 4);
+});
+
+test("without time stamps the packets' own word decides", () => {
+  const { made } = publication();
+  const video = new FakeVideo();
+  let source = 8;
+  made.attach(video);
+  made.bind({ track: new FakeTrack("video"), fromTs: 5, witness: () => source });
+  video.present(undefined);
+  assert.equal(made.visible, false, "somebody else's frame");
+  source = 9;
+  video.present(undefined);
+  assert.equal(made.visible, true);
+});
+
+test("a slot that plays somebody else without the server's word hides the picture until its own comes again", (t) => {
+  let now = 1000;
+  t.mock.method(performance, "now", () => now);
+  const { made } = publication();
+  const video = new FakeVideo();
+  let source = 9;
+  made.attach(video);
+  made.bind({ track: new FakeTrack("video"), fromTs: 5, witness: () => source });
+  video.present(6);
+  source = 8;
+  video.present(7);
+  assert.equal(made.visible, true, "the list of sources is late: asked a little later");
+  now += 300;
+  video.present(8);
+  assert.equal(made.visible, false);
+  video.present(9);
+  assert.equal(made.visible, false, "its time stamps prove nothing now");
+  source = 9;
+  video.present(10);
+  assert.equal(made.visible, true);
+});
+
+test("a picture that goes on elsewhere stays visible; a new beginning in the same slot does not", () => {
+  const { made, changes } = publication();
+  const video = new FakeVideo();
+  const track = new FakeTrack("video");
+  made.attach(video);
+  made.bind({ track: new FakeTrack("video"), fromTs: 5, witness: () => 9 });
+  video.present(5);
+  made.bind({ track, fromTs: 700, witness: () => 9 });
+  assert.equal(made.visible, true);
+  assert.equal(video.srcObject.tracks[0], track);
+  made.bind({ track, fromTs: 900, witness: () => 8 });
+  assert.equal(made.visible, false);
+  assert.ok(changes.length > 0);
+});
+
+test("an element attached again is watched once", () => {
+  const { made } = publication();
+  const video = new FakeVideo();
+  let asked = 0;
+  video.requestVideoFrameCallback = (callback) => {
+    asked += 1;
+    queueMicrotask(() => asked < 20 && callback(0, {}));
+  };
+  made.attach(video);
+  made.bind({ track: new FakeTrack("video") });
+  made.bind(null);
+  assert.equal(asked, 1);
 });

@@ -5,7 +5,7 @@ import { MotetError } from "../errors.js";
 import { LocalTrack } from "../track.js";
 import { FakePeer, FakeTrack, settle } from "./fakes.js";
 
-let sender, opened, failure, gate, announced;
+let sender, opened, failure, gate, announced, shown;
 
 beforeEach(() => {
   sender = new FakePeer().addTransceiver("video", {
@@ -16,6 +16,7 @@ beforeEach(() => {
   failure = null;
   gate = null;
   announced = [];
+  shown = [];
 });
 
 function make(source) {
@@ -27,9 +28,9 @@ function make(source) {
       opened.push(new FakeTrack(source === "camera" ? "video" : "audio", choice?.deviceId?.ideal ?? "one"));
       return opened.at(-1);
     },
-    sender: () => sender,
+    senders: () => [sender],
     announce: (track) => announced.push(track.muted ? "muted" : "live"),
-    changed() {},
+    changed: (track) => shown.push(track.state),
   });
 }
 
@@ -51,6 +52,25 @@ test("a camera that is turned off sends nothing, by encodings and by track, and 
   assert.equal(opened[0].readyState, "ended");
   assert.deepEqual([camera.state, camera.track], ["off", null]);
   assert.deepEqual(announced, ["live", "muted"]);
+});
+
+test("it is said to be off at once, however long the browser takes for its part", async () => {
+  const microphone = make("microphone");
+  await microphone.set(true);
+  assert.deepEqual([shown[0], shown.at(-1)], ["starting", "on"]);
+  sender.setParameters = () => new Promise(() => {});
+  microphone.set(false);
+  await settle();
+  assert.deepEqual([microphone.state, shown.at(-1), announced.at(-1)], ["off", "off", "muted"]);
+});
+
+test("the lamp goes out at once, however long the browser takes for its part", async () => {
+  const camera = make("camera");
+  await camera.set(true);
+  sender.setParameters = () => new Promise(() => {});
+  camera.set(false);
+  await settle();
+  assert.deepEqual([opened[0].readyState, camera.track], ["ended", null]);
 });
 
 test("a camera comes back as the same device", async () => {
@@ -136,4 +156,69 @@ test("a muted microphone that is unplugged stays muted", async () => {
   assert.equal(microphone.state, "off");
   await microphone.set(true);
   assert.equal(opened.length, 2);
+});
+
+const flags = () => sender.encodings.map(({ active }) => active);
+
+test("encodings that nobody watches are off, and the device stays open whatever is watched", async () => {
+  const camera = make("camera");
+  await camera.set(true);
+  camera.watched([1]);
+  await settle();
+  assert.deepEqual(flags(), [false, true, false]);
+  camera.watched([]);
+  await settle();
+  assert.deepEqual([flags(), sender.track, opened[0].readyState, camera.state], [[false, false, false], opened[0], "live", "on"]);
+  camera.watched(null);
+  await settle();
+  assert.deepEqual(flags(), [true, true, true]);
+});
+
+test("what is watched and whether it is on combine in any order", async () => {
+  const camera = make("camera");
+  camera.watched([0, 2]);
+  assert.deepEqual(flags(), [false, false, false], "off is off");
+  await camera.set(true);
+  assert.deepEqual(flags(), [true, false, true]);
+  const off = camera.set(false);
+  camera.watched([0]);
+  await off;
+  await settle();
+  assert.deepEqual([flags(), sender.track], [[false, false, false], null]);
+  await camera.set(true);
+  assert.deepEqual(flags(), [true, false, false]);
+});
+
+test("parameters are never read while others are being set", async () => {
+  const camera = make("camera");
+  await camera.set(true);
+  let setting = 0;
+  const set = sender.setParameters;
+  sender.setParameters = async (parameters) => {
+    assert.equal(setting, 0, "one change after the other");
+    setting += 1;
+    await settle();
+    setting -= 1;
+    return set.call(sender, parameters);
+  };
+  for (const layers of [[0], [1], [], [2]]) camera.watched(layers);
+  const off = camera.set(false);
+  camera.watched([1]);
+  const on = camera.set(true);
+  await Promise.all([off, on]);
+  for (let i = 0; i < 10; i += 1) await settle();
+  assert.deepEqual(flags(), [false, true, false]);
+});
+
+test("a change that fails does not keep the next one from being made", async () => {
+  const camera = make("camera");
+  await camera.set(true);
+  const set = sender.setParameters;
+  sender.setParameters = async () => { throw new Error("InvalidStateError"); };
+  camera.watched([0]);
+  await settle();
+  sender.setParameters = set;
+  camera.watched([1]);
+  await settle();
+  assert.deepEqual(flags(), [false, true, false]);
 });

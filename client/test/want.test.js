@@ -42,14 +42,14 @@ test("the first wish is for everything at a middle height", () => {
 
 test("a picture is wanted at the physical pixels in which it is drawn", async () => {
   wants.initial();
-  wants.add(7, video(320, 180), 0);
+  wants.add(7, video(320, 180), "camera");
   await clock.pass(100);
   assert.deepEqual(sent, [{ n: 2, default: { height: 360, priority: 0 }, publications: { 7: { height: 360, priority: 0 } } }]);
 });
 
 test("a narrow element that crops wants the whole picture's height; one that does not, its part", async () => {
   const narrow = video(100, 400);
-  wants.add(7, narrow, 0);
+  wants.add(7, narrow, "camera");
   await clock.pass(100);
   assert.equal(sent.at(-1).publications[7].height, Math.ceil(100 * 9 / 16 * 2));
   fit = "cover";
@@ -65,7 +65,7 @@ test("a narrow element that crops wants the whole picture's height; one that doe
 
 test("changes in quick succession become one message, and none where nothing changed", async () => {
   const element = video(320, 180);
-  wants.add(7, element, 0);
+  wants.add(7, element, "camera");
   for (let i = 0; i < 10; i += 1) {
     element.clientHeight = 181 + i;
     element.clientWidth = 10_000;
@@ -81,7 +81,7 @@ test("changes in quick succession become one message, and none where nothing cha
 
 test("a hidden page wants no picture, and all of them again when it is shown", async () => {
   wants.initial();
-  wants.add(7, video(320, 180), 0);
+  wants.add(7, video(320, 180), "camera");
   await clock.pass(100);
   document.hide(true);
   await clock.pass(900);
@@ -96,8 +96,8 @@ test("a hidden page wants no picture, and all of them again when it is shown", a
 test("a picture that was shown and is no more is not wanted; the largest of two elements counts", async () => {
   const small = video(160, 90);
   const large = video(640, 360);
-  wants.add(7, small, 0);
-  wants.add(7, large, 0);
+  wants.add(7, small, "camera");
+  wants.add(7, large, "camera");
   await clock.pass(100);
   assert.equal(sent.at(-1).publications[7].height, 720);
   wants.remove(7, large);
@@ -109,4 +109,37 @@ test("a picture that was shown and is no more is not wanted; the largest of two 
   wants.forget(7);
   await clock.pass(100);
   assert.deepEqual(sent.at(-1).publications, {});
+});
+
+test("voices are chosen apart from pictures, and heard by a hidden page", async () => {
+  wants.initial();
+  wants.choose({ audio: [4, 5] });
+  await clock.pass(50);
+  assert.deepEqual(sent.at(-1), { n: 2, default: { height: 360, priority: 0 }, publications: {}, audio: [4, 5] });
+  document.hide(true);
+  await clock.pass(1100);
+  assert.deepEqual(sent.at(-1), { n: 3, default: { height: 0, priority: 0 }, publications: {}, audio: [4, 5] });
+});
+
+test("of the last speakers' cameras none is named, because those who are named are always sent; a screen is", async () => {
+  wants.choose({ video: { last: 3 } });
+  wants.add(7, video(320, 180), "camera");
+  wants.add(8, video(640, 360), "camera");
+  wants.add(9, video(640, 360), "screen");
+  await clock.pass(100);
+  assert.deepEqual(sent.at(-1), {
+    n: 1, default: { height: 720, priority: 0 }, publications: { 9: { height: 720, priority: 10 } }, video: { last: 3 },
+  });
+});
+
+test("it is known which pictures were asked for", async () => {
+  const element = video(320, 180);
+  assert.ok(wants.wants(7), "never shown: by default");
+  wants.add(7, element, "camera");
+  assert.ok(wants.wants(7));
+  wants.remove(7, element);
+  assert.ok(!wants.wants(7));
+  document.hide(true);
+  await clock.pass(1100);
+  assert.ok(!wants.wants(8));
 });

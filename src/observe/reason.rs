@@ -181,6 +181,10 @@ reasons! {
     ResumeToken = "resume_token",
     /// The request came from a page of a foreign origin.
     Origin = "origin",
+    /// The id of a rendezvous is empty or too long.
+    RendezvousId = "rendezvous_id",
+    /// Too many texts or readers wait at a rendezvous.
+    RendezvousFull = "rendezvous_full",
     /// The server is at its limit or stopping.
     Overloaded = "overloaded",
 

@@ -144,7 +144,7 @@ impl Slot {
         }
     }
 
-    /// The same publication comes over another connection of its owner.
+    /// A publication comes over another connection of its owner: the same to the viewer.
     pub fn rehome(&mut self, old: PublicationKey, new: PublicationKey) {
         if self.shown == Some(old) {
             self.shown = Some(new);

@@ -1,6 +1,6 @@
 //! The way out to a client: a bounded queue between a room and the connection that it must never wait for.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -11,6 +11,8 @@ use crate::observe::people::CarrierKind;
 /// Messages that may wait for a client to read. More rides out longer pauses of its network, fewer bound
 /// memory; the session keeps what is lost here.
 const QUEUE: usize = 256;
+/// Bytes likewise: far above the largest welcome, since a message that never fits would never arrive.
+const QUEUE_BYTES: usize = 4 << 20;
 
 /// Why a carrier ends, as the client sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +63,8 @@ struct Shared {
     /// When the client was last heard, in milliseconds since `started`.
     heard_ms: AtomicU64,
     closing: OnceLock<Close>,
+    /// Bytes that wait.
+    queued: AtomicUsize,
     wake: Notify,
 }
 
@@ -90,6 +94,7 @@ impl Carrier {
             started: now,
             heard_ms: AtomicU64::new(0),
             closing: OnceLock::new(),
+            queued: AtomicUsize::new(0),
             wake: Notify::new(),
         });
         (
@@ -117,7 +122,18 @@ impl Carrier {
     /// Queues a message; returns false when the client is too far behind.
     #[must_use]
     pub fn send(&self, text: String) -> bool {
-        self.shared.closing.get().is_none() && self.queue.try_send(text).is_ok()
+        let queued = &self.shared.queued;
+        if self.shared.closing.get().is_some() || queued.load(Ordering::Relaxed) > QUEUE_BYTES {
+            return false;
+        }
+        // Counted before it can be taken out.
+        let bytes = text.len();
+        queued.fetch_add(bytes, Ordering::Relaxed);
+        let sent = self.queue.try_send(text).is_ok();
+        if !sent {
+            queued.fetch_sub(bytes, Ordering::Relaxed);
+        }
+        sent
     }
 
     /// Ends the carrier; the first reason counts.
@@ -144,15 +160,30 @@ impl Outgoing {
     /// The next message to write; `None` once the carrier is to be closed, after what is worth sending was.
     pub async fn next(&mut self) -> Option<String> {
         loop {
-            if let Some(why) = self.shared.closing.get() {
-                return if why.sends_the_rest() { self.queue.try_recv().ok() } else { None };
+            if self.closing().is_some() {
+                return self.try_next();
             }
             tokio::select! {
                 biased;
                 () = self.shared.wake.notified() => {}
-                text = self.queue.recv() => return text,
+                text = self.queue.recv() => return self.taken(text),
             }
         }
+    }
+
+    /// The next message if there is one at this moment.
+    pub fn try_next(&mut self) -> Option<String> {
+        if self.closing().is_some_and(|why| !why.sends_the_rest()) {
+            return None;
+        }
+        let text = self.queue.try_recv().ok();
+        self.taken(text)
+    }
+
+    fn taken(&self, text: Option<String>) -> Option<String> {
+        text.inspect(|text| {
+            self.shared.queued.fetch_sub(text.len(), Ordering::Relaxed);
+        })
     }
 
     /// Why the carrier is to be closed.
@@ -185,5 +216,11 @@ mod tests {
         assert_eq!(fit, QUEUE);
         carrier.close(Close::Slow);
         assert_eq!(outgoing.next().await, None);
+
+        let (carrier, mut outgoing) = Carrier::new(Instant::now());
+        let fit = (0..1000).take_while(|_| carrier.send("x".repeat(1 << 20))).count();
+        assert_eq!(fit, 5, "as many as begin below the limit");
+        assert!(outgoing.next().await.is_some());
+        assert!(carrier.send(String::new()), "there is room again");
     }
 }

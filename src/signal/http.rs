@@ -7,11 +7,11 @@ use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use rust_embed::{EmbeddedFile, RustEmbed};
 
 use super::rooms::Rooms;
-use super::ws;
+use super::{poll, rendezvous, ws};
 
 /// The client as it stands in the source tree; debug builds read it from there at every request.
 #[derive(RustEmbed)]
@@ -54,7 +54,9 @@ pub fn router(rooms: Arc<Rooms>) -> Router {
     Router::new()
         .route("/", get(|headers: HeaderMap| async move { file("index.html", &headers) }))
         .merge(health())
+        .merge(sig(&rooms))
         .route("/v1/ws", get(ws::upgrade))
+        .route("/v1/poll", post(poll::poll))
         .route(
             "/{*path}",
             get(|Path(path): Path<String>, headers: HeaderMap| async move { file(&path, &headers) }),
@@ -74,6 +76,12 @@ async fn ready(State(rooms): State<Arc<Rooms>>) -> Response {
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "not ready\n").into_response()
     }
+}
+
+fn sig(rooms: &Arc<Rooms>) -> Router<Arc<Rooms>> {
+    let stopping = Arc::downgrade(rooms);
+    let stopping = move || stopping.upgrade().is_none_or(|rooms| rooms.is_stopping());
+    rendezvous::router(rendezvous::Limits::default(), rooms.door.refused.clone(), stopping).with_state(())
 }
 
 fn file(path: &str, request: &HeaderMap) -> Response {

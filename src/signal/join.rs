@@ -3,7 +3,7 @@
 //! What concerns the newcomer alone (reading the message, answering the offer) happens in the connection's own
 //! task; then the room takes the snapshot and enters the newcomer in one step.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
@@ -14,10 +14,12 @@ use crate::observe::reason::Reason;
 use crate::room::{Have, Media, Publish, Want};
 
 use super::carrier::{Carrier, Close};
+use super::limit::Rate;
 use super::message::{FromServer, Hello, Limits, Objection, PublishItem, RoomDelta, Snapshot, Welcome};
 use super::negotiate::Answered;
 use super::room::{Life, Participant, Room, Transport, refuse};
 use super::session::{Session, Tokens};
+use super::track::OFFER_WINDOW;
 use super::{Door, Negotiate, Settings};
 
 /// Characters of a display name. More makes rosters of big rooms heavy, fewer cuts real names.
@@ -191,6 +193,9 @@ impl Room {
         })))
         .map_err(|objection| objection.retry(RETRY_BUSY_MS))?;
 
+        let offers = Rate::new(self.door.settings.offers_per_10s, OFFER_WINDOW);
+        // The one that came with the hello.
+        let _ = offers.pay(1);
         let participant = Participant {
             id,
             epoch,
@@ -204,10 +209,11 @@ impl Room {
             name: valid.name,
             publications,
             have: Have { n: valid.want.n, ..Have::default() },
+            stated: None,
             want: valid.want,
             transport: Some(Transport { negotiator, media: answered.media }),
             transport_number: number,
-            offers: VecDeque::from([now]),
+            offers,
             present: Present::new(self.door.people.clone(), carrier.kind()),
         };
         self.sessions.insert(participant.session, id);
@@ -216,20 +222,21 @@ impl Room {
         self.empty_since = None;
         self.handle.set_vacant(false);
         let published = participant.publications.iter().map(|p| participant.published(p)).collect();
-        let replaced = self.participants.insert(id, participant);
-        let mut delta = RoomDelta { published, ..RoomDelta::default() };
-        if let Some(replaced) = replaced {
+        if let Some(replaced) = self.participants.insert(id, participant) {
             tracing::info!(room = self.key.0, participant = %id, epoch = epoch.0, "replaced");
             self.forget_session(&replaced, Close::Replaced);
-            delta.unpublished = replaced.publications.iter().map(|publish| publish.publication).collect();
-            delta.changed = self.changed(id);
+            let unpublished = replaced.publications.iter().map(|publish| publish.publication).collect();
+            let changed = self.changed_if_known(id);
+            let delta = RoomDelta { unpublished, changed, published, ..RoomDelta::default() };
+            self.announce(now, delta, Some(id));
+            self.notice_unpublished(id);
         } else {
             tracing::info!(room = self.key.0, participant = %id, total = self.participants.len(), "joined");
-            delta.joined = self.changed(id);
+            self.announce_arrival(now, id);
         }
-        self.announce(now, delta, Some(id));
         self.welcome(now, id, answered.sdp);
         self.door.people.welcome.share(super::now().saturating_duration_since(valid.began));
+        self.schedule(now, id);
         Ok(())
     }
 

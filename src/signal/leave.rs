@@ -8,7 +8,7 @@ use crate::id::ParticipantId;
 use crate::observe::reason::Reason;
 
 use super::carrier::Close;
-use super::message::{FromServer, GoAway, Left, RoomDelta};
+use super::message::{FromServer, GoAway, RoomDelta};
 use super::room::{CARRIER_SILENT, MEDIA_SILENT, Participant, Room};
 
 /// How soon an away participant's connection is looked at again: its pongs do not wake the room.
@@ -54,6 +54,7 @@ impl Room {
         } else if let Some(participant) = self.participants.get_mut(&id) {
             participant.lose_carrier();
             tracing::info!(room = self.key.0, participant = %id, "carrier lost");
+            self.schedule(now, id);
         }
     }
 
@@ -83,12 +84,14 @@ impl Room {
         let epoch = participant.epoch;
         if self.command(Command::Leave { participant: id, epoch, reason }).is_err() {
             self.owed.push((id, epoch, reason));
+            self.owed_at.get_or_insert(now + LOOK_AGAIN);
         }
+        self.deadlines.remove(id);
         if self.participants.is_empty() {
             self.empty_since = Some(now);
             self.handle.set_vacant(true);
         }
-        self.announce(now, RoomDelta { left: vec![Left { id, reason }], ..RoomDelta::default() }, None);
+        self.announce_departure(now, id, reason);
     }
 
     /// Nobody can continue the session, and its carrier ends.
@@ -122,7 +125,7 @@ impl Room {
         let epoch = participant.epoch;
         tracing::info!(room = self.key.0, participant = %id, away, "away");
         let _ = self.command(Command::Away { participant: id, epoch, away });
-        let changed = self.changed(id);
+        let changed = self.changed_if_known(id);
         self.announce(now, RoomDelta { changed, ..RoomDelta::default() }, None);
     }
 
@@ -135,22 +138,42 @@ impl Room {
         } else {
             participant.flush(now);
             self.notice_life(now, id);
+            self.schedule(now, id);
         }
         self.remove_doomed(now);
+    }
+
+    /// Whoever is to be looked at now; [`Self::handle_timeout`] is to be called for each.
+    pub(super) fn due(&mut self, now: Instant) -> Vec<ParticipantId> {
+        self.deadlines.due(now)
+    }
+
+    /// What is due and concerns nobody in particular.
+    pub(super) fn handle_room_timeout(&mut self, now: Instant) {
+        self.handle_roster_timeout(now);
+        if self.owed_at.is_some_and(|at| at <= now) {
+            self.retry_owed(now);
+        }
+        self.remove_doomed(now);
+    }
+
+    /// Something happened to `id` that may have brought its deadline nearer.
+    pub(super) fn schedule(&mut self, now: Instant, id: ParticipantId) {
+        let Some(participant) = self.participants.get(&id) else { return };
+        if let Some(at) = participant.deadline(now, self.door.settings.removed_after) {
+            self.deadlines.schedule(id, at);
+        }
     }
 
     pub(super) fn everyone(&self) -> Vec<ParticipantId> {
         self.participants.keys().copied().collect()
     }
 
-    /// When [`Self::handle_timeout`] is to be called.
-    pub(super) fn poll_timeout(&self, now: Instant) -> Option<Instant> {
-        let settings = &self.door.settings;
-        let everyone = self.participants.values();
-        let people = everyone.filter_map(|p| p.deadline(now, settings.removed_after)).min();
-        let grace = self.empty_since.map(|since| since + settings.room_grace);
-        let owed = (!self.owed.is_empty()).then(|| now + LOOK_AGAIN);
-        [people, grace, owed].into_iter().flatten().min()
+    /// When something is due.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        let grace = self.empty_since.map(|since| since + self.door.settings.room_grace);
+        let times = [self.deadlines.next(), self.poll_roster_timeout(), self.owed_at, grace];
+        times.into_iter().flatten().min()
     }
 
     /// Whether the room has been empty for long enough to be forgotten.
@@ -160,10 +183,12 @@ impl Room {
     }
 
     /// A departure that the worker missed would leave a ghost there.
-    pub(super) fn retry_owed(&mut self) {
+    fn retry_owed(&mut self, now: Instant) {
+        self.owed_at = None;
         for (id, epoch, reason) in std::mem::take(&mut self.owed) {
             if self.command(Command::Leave { participant: id, epoch, reason }).is_err() {
                 self.owed.push((id, epoch, reason));
+                self.owed_at = Some(now + LOOK_AGAIN);
             }
         }
     }

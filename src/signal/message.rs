@@ -91,6 +91,8 @@ messages! {
         Hello(Box<Hello>) = "hello", Event;
         /// Continues one on this carrier.
         Resume(Resume) = "resume", Carrier;
+        /// Begins a request of the long poll.
+        Poll(CarrierId) = "poll", Carrier;
         /// Nothing but its `a`.
         Ack(Empty) = "ack", Carrier;
         /// Asks for a sign of life.
@@ -125,6 +127,10 @@ messages! {
         Refuse(Refuse) = "refuse", Carrier;
         /// `resume` was.
         Resumed(Resumed) = "resumed", Carrier;
+        /// Begins the first answer of a long poll carrier.
+        Carrier(CarrierId) = "carrier", Carrier;
+        /// Ends the last.
+        Closed(Closed) = "closed", Carrier;
         /// Nothing but its `a`.
         Ack(Acked) = "ack", Carrier;
         /// The answer to `ping`.
@@ -150,6 +156,25 @@ messages! {
         /// The server is about to stop.
         GoAway(GoAway) = "goaway", Event;
     }
+}
+
+/// Which long poll carrier a request belongs to.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CarrierId {
+    /// A secret: whoever has it takes part in the session.
+    pub id: String,
+}
+
+impl std::fmt::Debug for CarrierId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("CarrierId")
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Closed {
+    /// As a WebSocket's close code.
+    pub code: u16,
 }
 
 /// A body without fields.
@@ -290,7 +315,7 @@ pub struct Limits {
     pub message_bytes: usize,
     pub messages_per_second: u32,
     pub burst: u32,
-    pub offers_per10s: usize,
+    pub offers_per10s: u32,
     pub participants: usize,
     pub publications: usize,
     pub name_chars: usize,

@@ -1,6 +1,6 @@
 //! A participant's door: HTTP, WebSocket, messages, sessions, rooms.
 //!
-//! The journey: [`http`] accepts the request → [`ws`] is the connection, one task each → [`message`] reads what
+//! The journey: [`serve`] accepts the connection, [`http`] the request → [`ws`] or [`poll`] carries the session → [`message`] reads what
 //! arrives → [`join`] checks a `hello` and has [`negotiate`] answer its offer → [`rooms`] finds the room's task
 //! → [`room`] enters the participant, whose [`session`] outlives the connection → [`track`] obeys what it says
 //! later → [`leave`] ends it.
@@ -9,6 +9,7 @@
 //! writes through a bounded [`carrier`], to workers through [`Workers`], and what workers report is kept in a
 //! mailbox of which only the newest matters.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,14 +20,23 @@ use crate::observe::reason::{Counters, Reason};
 use crate::transport::Credentials;
 
 pub mod carrier;
+mod deadlines;
+mod gate;
 pub mod http;
 pub mod join;
 pub mod leave;
+mod limit;
+#[doc(hidden)]
+pub mod line;
 pub mod message;
 pub mod negotiate;
+pub mod poll;
+pub mod rendezvous;
 pub mod room;
 pub mod rooms;
+mod roster;
 pub mod sdp;
+pub mod serve;
 pub mod session;
 pub mod track;
 pub mod ws;
@@ -98,7 +108,15 @@ pub struct Settings {
     pub sizes: message::SizeLimits,
     pub messages_per_second: u32,
     pub burst: u32,
-    pub offers_per_10s: usize,
+    pub offers_per_10s: u32,
+    /// Joins from one address: at once, and in the long run.
+    pub joins_burst: u32,
+    pub joins_per_minute: u32,
+    pub connections_per_address: usize,
+    /// Long poll carriers in all.
+    pub poll_carriers: usize,
+    /// For a request's head.
+    pub header_within: Duration,
     /// For the first message of a connection.
     pub hello_within: Duration,
     /// How long somebody is kept after the last sign of life.
@@ -106,12 +124,20 @@ pub struct Settings {
     pub rooms: usize,
     pub participants: usize,
     pub publications: usize,
+    /// Participants that a snapshot or a page names, unless more publish.
+    pub page: usize,
+    /// In rooms above this arrivals and departures are said together.
+    pub gather_above: usize,
+    /// In rooms above this arrivals that publish nothing are only counted.
+    pub count_above: usize,
     /// How long an empty room keeps its numbers.
     pub room_grace: Duration,
     /// Sections of an offer; told to clients, enforced by the negotiation.
     pub sections: usize,
     /// Origins whose pages may connect beside our own.
     pub origins: Vec<String>,
+    /// Who may say for which address it asks.
+    pub proxies: Vec<IpAddr>,
 }
 
 impl Default for Settings {
@@ -121,14 +147,23 @@ impl Default for Settings {
             messages_per_second: 50,
             burst: 200,
             offers_per_10s: 4,
+            joins_burst: 300,
+            joins_per_minute: 300,
+            connections_per_address: 1000,
+            poll_carriers: 10_000,
+            header_within: Duration::from_secs(10),
             hello_within: Duration::from_secs(5),
             removed_after: Duration::from_secs(30),
             rooms: 10_000,
             participants: 1000,
             publications: 8,
+            page: 100,
+            gather_above: 100,
+            count_above: 500,
             room_grace: Duration::from_secs(60),
             sections: 96,
             origins: Vec::new(),
+            proxies: vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
         }
     }
 }

@@ -4,8 +4,7 @@
 //! and waits for nobody. What it does on a `hello` stands in [`super::join`], on later messages in
 //! [`super::track`], and how participants go in [`super::leave`].
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::ops::Bound;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,11 +15,12 @@ use crate::observe::reason::Reason;
 use crate::room::{Have, Media, Publish, Want};
 
 use super::carrier::{Carrier, Close};
-use super::message::{
-    Acked, Layers, Participant as Listed, Publication, Restart, RoomInfo, Snapshot, Speakers, WhoPage,
-};
-use super::message::{FromClient, FromServer, Incoming, Objection, Refuse, Resume, Resumed, RoomDelta};
+use super::deadlines::Deadlines;
+use super::limit::Rate;
+use super::message::{Acked, Layers, Participant as Listed, Publication, Restart, Speakers};
+use super::message::{FromClient, FromServer, Incoming, Objection, Refuse, Resume, Resumed};
 use super::rooms::{Event, Handle, Sessions, subject};
+use super::roster::Roster;
 use super::session::{Body, Session, Tokens};
 use super::{Door, Negotiate};
 
@@ -29,10 +29,6 @@ use super::{Door, Negotiate};
 pub const MEDIA_SILENT: Duration = Duration::from_secs(8);
 /// Nothing arrived on the carrier for this long: the other half. The connection asks after 2 s.
 pub const CARRIER_SILENT: Duration = Duration::from_secs(5);
-
-/// Participants named at once, by a snapshot or a page. More make joining a big room slower, fewer need more
-/// questions to see everybody.
-pub(super) const PAGE: usize = 100;
 
 /// One participant: the session, what is published, and the negotiation.
 pub(super) struct Participant {
@@ -50,12 +46,13 @@ pub(super) struct Participant {
     pub(super) publications: Vec<Publish>,
     pub(super) want: Want,
     pub(super) have: Have,
+    /// The number of the message that told the newest `have`, and its version, until that is acknowledged.
+    pub(super) stated: Option<(u64, u64)>,
     /// `None` after the worker gave it up.
     pub(super) transport: Option<Transport>,
     /// The number of the present or last transport.
     pub(super) transport_number: TransportNumber,
-    /// When offers of the last 10 s came.
-    pub(super) offers: VecDeque<Instant>,
+    pub(super) offers: Rate,
     /// Its place in the metrics.
     pub(super) present: Present,
 }
@@ -78,7 +75,7 @@ pub(super) struct Life {
 }
 
 impl Participant {
-    fn listed(&self) -> Listed {
+    pub(super) fn listed(&self) -> Listed {
         Listed { id: self.id, name: self.name.clone(), away: self.away }
     }
 
@@ -99,11 +96,17 @@ impl Participant {
         present.map_or(self.life.carrier, |heard| heard.max(self.life.carrier))
     }
 
-    /// Says something now or, without a carrier, later.
-    pub(super) fn say(&mut self, now: Instant, body: Body) -> Result<(), Reason> {
-        self.stream.push(body)?;
+    /// Says something now or, without a carrier, later. Returns its number.
+    pub(super) fn say(&mut self, now: Instant, body: Body) -> Result<u64, Reason> {
+        let s = self.stream.push(body)?;
         self.flush(now);
-        Ok(())
+        Ok(s)
+    }
+
+    /// The client has everything up to `a`. Returns the version of the slots' state that it knows by that, once.
+    fn acknowledged(&mut self, a: u64) -> Option<u64> {
+        let (_, version) = self.stated.take_if(|(s, _)| *s <= a)?;
+        Some(version)
     }
 
     /// Sends on the carrier what is to be sent. A client that does not read loses the carrier, not the session.
@@ -148,13 +151,17 @@ pub(super) struct Room {
     pub(super) sessions: HashMap<SessionId, ParticipantId>,
     /// Whose carrier has which id; a carrier that was replaced is not here.
     pub(super) carriers: HashMap<u64, ParticipantId>,
-    pub(super) rev: u64,
+    pub(super) roster: Roster,
+    /// When each participant is to be looked at though nothing arrives.
+    pub(super) deadlines: Deadlines,
     /// The highest publication id that was given.
     pub(super) last_publication: u32,
     /// To be removed when the present event is done.
     pub(super) doomed: Vec<(ParticipantId, Epoch, Reason)>,
     /// Departures that the worker could not take yet.
     pub(super) owed: Vec<(ParticipantId, Epoch, Reason)>,
+    /// When the worker is asked again.
+    pub(super) owed_at: Option<Instant>,
     /// Since when nobody is here.
     pub(super) empty_since: Option<Instant>,
 }
@@ -169,10 +176,12 @@ impl Room {
             participants: BTreeMap::new(),
             sessions: HashMap::new(),
             carriers: HashMap::new(),
-            rev: 0,
+            roster: Roster::default(),
+            deadlines: Deadlines::default(),
             last_publication: 0,
             doomed: Vec::new(),
             owed: Vec::new(),
+            owed_at: None,
             empty_since: Some(now),
         }
     }
@@ -220,16 +229,26 @@ impl Room {
         participant.carrier = Some(carrier);
         participant.confirmed = false;
         participant.stream.attach(resume.a);
+        let seen = participant.acknowledged(resume.a);
+        let (id, epoch) = (participant.id, participant.epoch);
         let token = participant.tokens.current().to_owned();
         participant
             .say_on_carrier(&FromServer::Resumed(Resumed { resume: token, a: participant.stream.seen() }));
-        let id = participant.id;
         if participant.stream.snapshot_due() {
             self.say_snapshot(now, id);
         } else {
             participant.flush(now);
         }
+        self.command_seen(id, epoch, seen);
         self.notice_life(now, id);
+        self.schedule(now, id);
+    }
+
+    /// What was pending in the slots may begin. Should the worker miss it, it goes on by itself a little later.
+    fn command_seen(&self, participant: ParticipantId, epoch: Epoch, seen: Option<u64>) {
+        if let Some(version) = seen {
+            let _ = self.command(Command::Seen { participant, epoch, version });
+        }
     }
 
     fn say_snapshot(&mut self, now: Instant, id: ParticipantId) {
@@ -246,6 +265,8 @@ impl Room {
             participant.tokens.confirm();
         }
         let fresh = participant.stream.handle_envelope(now, incoming.s, incoming.a);
+        let (seen, epoch) = (participant.acknowledged(incoming.a), participant.epoch);
+        self.command_seen(id, epoch, seen);
         if fresh && let Err(objection) = self.obey(now, id, incoming.s, incoming.body) {
             self.object(now, id, incoming.s, objection);
         }
@@ -253,6 +274,7 @@ impl Room {
         if let Some(participant) = self.participants.get_mut(&id) {
             participant.flush(now);
         }
+        self.schedule(now, id);
     }
 
     fn obey(
@@ -264,7 +286,7 @@ impl Room {
     ) -> Result<(), Objection> {
         let Some(message) = body? else { return Ok(()) };
         match message {
-            FromClient::Hello(_) | FromClient::Resume(_) => {
+            FromClient::Hello(_) | FromClient::Resume(_) | FromClient::Poll(_) => {
                 Err(Objection::new(Reason::WrongState, "Only as the first message of a carrier."))
             }
             FromClient::Ack(_) => Ok(()),
@@ -298,9 +320,12 @@ impl Room {
         let Some(participant) = self.participants.get_mut(&id).filter(|p| p.epoch == epoch) else { return };
         match update {
             Update::Connected { .. } => participant.life.media_flows = true,
-            Update::Have { have, .. } => {
+            Update::Have { have, version, .. } => {
                 participant.have = have.clone();
-                self.say(now, id, &FromServer::Have(have));
+                let said = self.say(now, id, &FromServer::Have(have));
+                if let Some(participant) = self.participants.get_mut(&id) {
+                    participant.stated = said.map(|s| (s, version));
+                }
             }
             Update::Layers { layers, .. } => {
                 self.say(now, id, &FromServer::Layers(Layers { publications: layers }));
@@ -317,6 +342,7 @@ impl Room {
             Update::Closed { reason, .. } => {
                 // Without a connection that could be told, the client's next sign of life finds this event.
                 participant.transport = None;
+                participant.stated = None;
                 participant.have = Have {
                     n: participant.want.n,
                     transport: participant.transport_number,
@@ -330,6 +356,7 @@ impl Room {
             }
         }
         self.notice_life(now, id);
+        self.schedule(now, id);
         self.remove_doomed(now);
     }
 
@@ -346,66 +373,16 @@ impl Room {
         }
     }
 
-    /// The next revision of the roster goes to everyone but `skip`. `delta.published` holds entries of one
-    /// participant with their sections, which only the owner sees.
-    pub(super) fn announce(&mut self, now: Instant, mut delta: RoomDelta, skip: Option<ParticipantId>) {
-        self.rev += 1;
-        delta.rev = self.rev;
-        delta.total = self.participants.len();
-        let owner = delta.published.first().map(|publication| publication.participant);
-        let own = owner.map(|_| Body::new(&FromServer::Room(Box::new(delta.clone()))));
-        for publication in &mut delta.published {
-            publication.mid = None;
-        }
-        let others = Body::new(&FromServer::Room(Box::new(delta)));
-        for participant in self.participants.values_mut().filter(|p| Some(p.id) != skip) {
-            let body = own.as_ref().filter(|_| owner == Some(participant.id)).unwrap_or(&others);
-            if let Err(reason) = participant.say(now, body.clone()) {
-                self.doomed.push((participant.id, participant.epoch, reason));
-            }
-        }
-    }
-
-    /// To one participant, as part of the stream.
-    pub(super) fn say(&mut self, now: Instant, id: ParticipantId, message: &FromServer) {
-        let Some(participant) = self.participants.get_mut(&id) else { return };
-        if let Err(reason) = participant.say(now, Body::new(message)) {
-            self.doomed.push((id, participant.epoch, reason));
-        }
+    /// To one participant, as part of the stream. Returns the message's number.
+    pub(super) fn say(&mut self, now: Instant, id: ParticipantId, message: &FromServer) -> Option<u64> {
+        let participant = self.participants.get_mut(&id)?;
+        let said = participant.say(now, Body::new(message));
+        said.map_err(|reason| self.doomed.push((id, participant.epoch, reason))).ok()
     }
 
     fn object(&mut self, now: Instant, id: ParticipantId, s: Option<u64>, objection: Objection) {
         self.door.refused.count(objection.reason);
         self.say(now, id, &objection.error(s));
-    }
-
-    /// A part of the roster, in the order of ids.
-    pub(super) fn page(&self, after: Option<ParticipantId>) -> WhoPage {
-        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let mut rest = self.participants.range((from, Bound::Unbounded)).map(|(_, participant)| participant);
-        let participants: Vec<_> = rest.by_ref().take(PAGE).map(Participant::listed).collect();
-        let next = rest.next().and(participants.last()).map(|last| last.id);
-        let room = RoomInfo { rev: self.rev, total: self.participants.len() };
-        WhoPage { room, participants, next }
-    }
-
-    /// The whole roster as `id` sees it.
-    pub(super) fn snapshot(&self, id: ParticipantId) -> Snapshot {
-        let publications = |participant: &Participant| {
-            let own = participant.id == id;
-            let entries = participant.publications.iter().map(|publish| participant.published(publish));
-            let seen = entries.map(|entry| Publication { mid: entry.mid.filter(|_| own), ..entry });
-            seen.collect::<Vec<_>>()
-        };
-        Snapshot {
-            room: RoomInfo { rev: self.rev, total: self.participants.len() },
-            participants: self.participants.values().map(Participant::listed).collect(),
-            publications: self.participants.values().flat_map(publications).collect(),
-        }
-    }
-
-    pub(super) fn changed(&self, id: ParticipantId) -> Vec<Listed> {
-        self.participants.get(&id).map(Participant::listed).into_iter().collect()
     }
 
     /// Tells the worker. What it cannot take is counted; [`Self::retry_owed`] repeats departures.

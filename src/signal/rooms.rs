@@ -15,7 +15,9 @@ use crate::observe::reason::Reason;
 
 use super::carrier::Carrier;
 use super::join::{Enter, Valid};
+use super::limit::Networks;
 use super::message::{Incoming, Objection, Resume};
+use super::poll::Polls;
 use super::room::{Room, refuse, session_unknown};
 use super::{Door, now};
 
@@ -92,7 +94,7 @@ impl Sessions {
 }
 
 /// A panic while one of these locks is held cannot leave the map half changed.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -151,6 +153,8 @@ pub struct Rooms {
     sessions: Arc<Sessions>,
     register: Mutex<Register>,
     mailboxes: RwLock<HashMap<RoomKey, Arc<Mailbox>>>,
+    pub(super) networks: Arc<Networks>,
+    pub(super) polls: Polls,
     /// How many connections are open.
     connections: watch::Sender<usize>,
 }
@@ -179,6 +183,8 @@ impl Rooms {
     pub fn new(door: Door) -> Arc<Self> {
         let load = vec![0; door.workers.count().clamp(1, 1 << WORKER_BITS)];
         Arc::new(Self {
+            networks: Networks::new(&door.settings),
+            polls: Polls::default(),
             door: Arc::new(door),
             sessions: Arc::default(),
             register: Mutex::new(Register { load, ..Register::default() }),
@@ -219,6 +225,12 @@ impl Rooms {
     #[must_use]
     pub fn count(&self) -> usize {
         lock(&self.register).by_id.len()
+    }
+
+    /// How many sessions could be resumed.
+    #[must_use]
+    pub fn sessions_count(&self) -> usize {
+        lock(&self.sessions.0).len()
     }
 
     #[must_use]
@@ -385,7 +397,7 @@ impl Drop for Place {
 async fn drive(mut room: Room, mut events: mpsc::Receiver<Event>, mailbox: Arc<Mailbox>, place: Place) {
     let mut stopped = None;
     while stopped.is_none() {
-        let deadline = room.poll_timeout(now());
+        let deadline = room.poll_timeout();
         tokio::select! {
             event = events.recv() => {
                 let Some(event) = event else { return };
@@ -401,10 +413,10 @@ async fn drive(mut room: Room, mut events: mpsc::Receiver<Event>, mailbox: Arc<M
                 }
             }
             () = sleep_until(deadline) => {
-                for id in room.everyone() {
+                for id in room.due(now()) {
                     guard(&mut room, Some(id), |room, now| room.handle_timeout(now, id));
                 }
-                room.retry_owed();
+                guard(&mut room, None, Room::handle_room_timeout);
                 if room.is_over(now()) && events.is_empty() {
                     break;
                 }

@@ -122,11 +122,11 @@ impl Session {
         self.attached = false;
     }
 
-    /// Appends a message to the stream.
+    /// Appends a message to the stream; returns its number.
     ///
     /// # Errors
     /// [`Reason::SlowReader`]: too much waits for an acknowledgement; the session must end.
-    pub fn push(&mut self, body: Body) -> Result<(), Reason> {
+    pub fn push(&mut self, body: Body) -> Result<u64, Reason> {
         let class = body.class();
         match class {
             Class::State => self.kept.retain(|kept| kept.body.kind != body.kind),
@@ -145,7 +145,7 @@ impl Session {
         if self.roster.exceeds(ROSTER) && !self.roster_waits_for_carrier() {
             self.drop_roster();
         }
-        if self.events.exceeds(EVENTS) { Err(Reason::SlowReader) } else { Ok(()) }
+        if self.events.exceeds(EVENTS) { Err(Reason::SlowReader) } else { Ok(self.last) }
     }
 
     /// Whether a snapshot of the roster must be pushed, because changes were dropped.

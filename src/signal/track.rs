@@ -14,7 +14,7 @@ use super::room::{Participant, Room, Transport};
 use super::rooms::worker_of;
 
 /// In which offers are counted.
-const OFFER_WINDOW: Duration = Duration::from_secs(10);
+pub(super) const OFFER_WINDOW: Duration = Duration::from_secs(10);
 
 impl Room {
     pub(super) fn handle_publish(
@@ -56,6 +56,7 @@ impl Room {
         let participant = self.participant(id)?;
         participant.publications.retain(|publish| publish.publication != publication);
         self.announce(now, RoomDelta { unpublished: vec![publication], ..RoomDelta::default() }, None);
+        self.notice_unpublished(id);
         Ok(())
     }
 
@@ -123,7 +124,7 @@ impl Room {
     ) -> Result<(), Objection> {
         let limit = self.door.settings.offers_per_10s;
         let participant = self.participant(id)?;
-        participant.count_offer(now, limit)?;
+        participant.count_offer(limit)?;
         let present = participant.transport_number;
         if participant.transport.is_some() && offer.transport == present {
             self.renegotiate(now, id, offer.transport, &offer.sdp)?;
@@ -234,18 +235,11 @@ impl Room {
 
 impl Participant {
     /// An offer costs a few milliseconds; a client that needs more of them has a fault.
-    fn count_offer(&mut self, now: Instant, limit: usize) -> Result<(), Objection> {
-        while self.offers.front().is_some_and(|&at| now.saturating_duration_since(at) >= OFFER_WINDOW) {
-            self.offers.pop_front();
-        }
-        if self.offers.len() >= limit {
-            let free = self.offers.front().map_or(now, |&at| at + OFFER_WINDOW);
-            let wait = free.saturating_duration_since(now).as_millis();
+    fn count_offer(&mut self, limit: u32) -> Result<(), Objection> {
+        self.offers.pay(1).map_err(|wait| {
             let hint = format!("At most {limit} offers in 10 s.");
-            let wait = u64::try_from(wait).unwrap_or(u64::MAX);
-            return Err(Objection::new(Reason::RateLimited, hint).retry(wait));
-        }
-        self.offers.push_back(now);
-        Ok(())
+            let wait = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+            Objection::new(Reason::RateLimited, hint).retry(wait.saturating_add(1))
+        })
     }
 }

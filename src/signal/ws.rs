@@ -2,26 +2,22 @@
 //!
 //! A connection that breaks ends here and nowhere else: the session waits in its room for the next one.
 
-use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade};
 use axum::extract::{FromRequestParts, Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use governor::clock::{Clock, DefaultClock};
-use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use tokio::time::timeout;
 
 use crate::observe::reason::Reason;
 
 use super::carrier::{Carrier, Close, Outgoing};
-use super::join::validate;
-use super::message::{FromClient, Incoming, Objection, decode};
-use super::room::refuse;
+use super::gate::{Origin, admit, check_page, hello_missing, tell};
+use super::limit::Rate;
+use super::message::{Incoming, Objection, decode};
+use super::now;
 use super::rooms::{Event, Handle, Rooms, sleep_until};
-use super::{Settings, now};
 
 /// After this much silence the client is asked for a sign of life. Lower notices dead connections sooner, higher
 /// costs fewer packets and wakes fewer phones.
@@ -31,19 +27,17 @@ const ASK_AFTER: Duration = Duration::from_secs(2);
 const WRITE_WITHIN: Duration = Duration::from_secs(10);
 /// What remains to be said at the end must be written within this.
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);
-/// A message counts once for each begun piece of this size: parsing costs by the byte.
-const COST_BYTES: usize = 16 << 10;
 
 /// `GET /v1/ws`.
 pub(super) async fn upgrade(State(rooms): State<Arc<Rooms>>, request: Request) -> Response {
     let (mut parts, _) = request.into_parts();
     let settings = &rooms.door.settings;
-    if rooms.is_stopping() {
-        return rejected(&rooms, StatusCode::SERVICE_UNAVAILABLE, Reason::ShuttingDown);
-    }
-    if !origin_is_allowed(&parts.headers, &settings.origins) {
-        return rejected(&rooms, StatusCode::FORBIDDEN, Reason::Origin);
-    }
+    let origin = check_page(&rooms, &parts.headers)
+        .and_then(|()| Origin::of(&rooms, &parts.headers, &parts.extensions));
+    let origin = match origin {
+        Ok(origin) => origin,
+        Err(response) => return *response,
+    };
     let upgrade = match WebSocketUpgrade::from_request_parts(&mut parts, &()).await {
         Ok(upgrade) => upgrade,
         Err(rejection) => return rejection.into_response(),
@@ -51,25 +45,7 @@ pub(super) async fn upgrade(State(rooms): State<Arc<Rooms>>, request: Request) -
     upgrade
         .max_message_size(settings.sizes.frame_bytes)
         .max_frame_size(settings.sizes.frame_bytes)
-        .on_upgrade(move |socket| Connection::run(socket, rooms))
-}
-
-fn rejected(rooms: &Rooms, status: StatusCode, reason: Reason) -> Response {
-    rooms.door.refused.count(reason);
-    (status, axum::Json(serde_json::json!({ "reason": reason }))).into_response()
-}
-
-/// Whether the page that connects is ours or listed. Browsers always send `Origin`; whoever sends none is no
-/// browser and carries nobody's cookies.
-fn origin_is_allowed(headers: &HeaderMap, listed: &[String]) -> bool {
-    let Some(origin) = headers.get(header::ORIGIN) else { return true };
-    let Ok(origin) = origin.to_str() else { return false };
-    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
-    let ours = origin.split_once("://").is_some_and(|(scheme, authority)| {
-        matches!(scheme, "http" | "https") && host.is_some_and(|host| host.eq_ignore_ascii_case(authority))
-    });
-    let same = |entry: &String| entry == "*" || entry.trim_end_matches('/').eq_ignore_ascii_case(origin);
-    ours || listed.iter().any(same)
+        .on_upgrade(move |socket| Connection::run(socket, rooms, origin))
 }
 
 /// What the socket brought.
@@ -92,16 +68,16 @@ struct Connection {
     outgoing: Outgoing,
     /// When the client was last asked for a sign of life.
     asked: Instant,
-    limiter: DefaultDirectRateLimiter,
-    burst: NonZeroU32,
+    rate: Rate,
+    origin: Origin,
 }
 
 impl Connection {
-    async fn run(socket: WebSocket, rooms: Arc<Rooms>) {
+    async fn run(socket: WebSocket, rooms: Arc<Rooms>, origin: Origin) {
         let _counted = rooms.count_connection();
         let (carrier, outgoing) = Carrier::new(now());
-        let (limiter, burst) = limiter(&rooms.door.settings);
-        let mut connection = Self { socket, rooms, carrier, outgoing, asked: now(), limiter, burst };
+        let rate = Rate::of_messages(&rooms.door.settings);
+        let mut connection = Self { socket, rooms, carrier, outgoing, asked: now(), rate, origin };
         let room = connection.open().await;
         if let Some(room) = room {
             let clean = connection.carry(&room).await;
@@ -133,26 +109,7 @@ impl Connection {
             Ok(Arrived::Alive | Arrived::Gone { .. }) => return None,
             Err(_) => Err(hello_missing("The first message did not come in time.")),
         };
-        self.admit(incoming).await
-    }
-
-    async fn admit(&mut self, incoming: Result<Incoming, Objection>) -> Option<Handle> {
-        let carrier = self.carrier.clone();
-        let refused = match incoming {
-            Ok(Incoming { s, body: Ok(Some(FromClient::Hello(hello))), .. }) => {
-                match validate(*hello, &self.rooms.door.settings) {
-                    Ok(valid) => return self.rooms.enter(valid, s.unwrap_or(1), carrier).await,
-                    Err(objection) => objection,
-                }
-            }
-            Ok(Incoming { body: Ok(Some(FromClient::Resume(resume))), .. }) => {
-                return self.rooms.resume(resume, carrier).await;
-            }
-            Ok(Incoming { body: Ok(_), .. }) => hello_missing("The first message must be hello or resume."),
-            Ok(Incoming { body: Err(objection), .. }) | Err(objection) => objection,
-        };
-        refuse(&self.rooms.door, &carrier, refused);
-        None
+        admit(&self.rooms, &self.carrier, &self.origin, incoming).await
     }
 
     /// Both directions until either ends; returns whether the client meant to leave.
@@ -211,8 +168,7 @@ impl Connection {
 
     /// Returns false when the room is over.
     async fn tell(&mut self, room: &Handle, incoming: Result<Incoming, Objection>) -> bool {
-        let incoming = incoming.unwrap_or_else(|objection| Incoming { s: None, a: 0, body: Err(objection) });
-        let told = room.send(Event::Message { carrier: self.carrier.id(), incoming }).await.is_ok();
+        let told = tell(room, self.carrier.id(), incoming).await;
         if !told {
             self.carrier.close(Close::Ended);
         }
@@ -221,16 +177,7 @@ impl Connection {
 
     /// Counts a message of `bytes`, or says how long it must wait.
     fn pay(&self, bytes: usize) -> Result<(), Duration> {
-        let cost = u32::try_from(bytes / COST_BYTES + 1).unwrap_or(u32::MAX).min(self.burst.get());
-        let cost = NonZeroU32::new(cost).unwrap_or(NonZeroU32::MIN);
-        match self.limiter.check_n(cost) {
-            // More than the burst never fits; the cost was limited to it.
-            Ok(Ok(())) | Err(_) => Ok(()),
-            Ok(Err(until)) => {
-                self.rooms.door.refused.count(Reason::RateLimited);
-                Err(until.wait_time_from(DefaultClock::default().now()))
-            }
-        }
+        self.rate.pay_message(bytes).inspect_err(|_| self.rooms.door.refused.count(Reason::RateLimited))
     }
 
     fn asks_at(&self) -> Instant {
@@ -277,43 +224,6 @@ async fn receive(socket: &mut WebSocket) -> Arrived {
     }
 }
 
-fn limiter(settings: &Settings) -> (DefaultDirectRateLimiter, NonZeroU32) {
-    let rate = NonZeroU32::new(settings.messages_per_second).unwrap_or(NonZeroU32::MIN);
-    let burst = NonZeroU32::new(settings.burst).unwrap_or(NonZeroU32::MIN);
-    (RateLimiter::direct(Quota::per_second(rate).allow_burst(burst)), burst)
-}
-
 fn binary() -> Objection {
     Objection::new(Reason::MessageMalformed, "Messages are text frames.")
-}
-
-fn hello_missing(hint: &'static str) -> Objection {
-    Objection::new(Reason::HelloMissing, hint)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_our_own_and_listed_origins_connect() {
-        let allowed = |origin: Option<&str>, listed: &[&str]| {
-            let mut headers = HeaderMap::new();
-            headers.insert(header::HOST, "call.example:8080".parse().expect("header"));
-            if let Some(origin) = origin {
-                headers.insert(header::ORIGIN, origin.parse().expect("header"));
-            }
-            let listed: Vec<_> = listed.iter().map(|entry| (*entry).to_owned()).collect();
-            origin_is_allowed(&headers, &listed)
-        };
-        assert!(allowed(None, &[]));
-        assert!(allowed(Some("http://call.example:8080"), &[]));
-        assert!(allowed(Some("https://CALL.example:8080"), &[]));
-        for foreign in ["http://call.example", "null", "http://evil.example", "http://call.example:8080.evil"]
-        {
-            assert!(!allowed(Some(foreign), &["https://friend.example"]), "{foreign}");
-        }
-        assert!(allowed(Some("https://friend.example"), &["https://friend.example/"]));
-        assert!(allowed(Some("null"), &["*"]));
-    }
 }

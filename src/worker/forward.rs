@@ -211,11 +211,10 @@ fn begin_from_history(
     outlet: &mut dyn Outlet,
 ) -> Option<(u8, u64)> {
     let layer = awaits(member, route, source)?;
-    if !source.history_opening {
-        return None;
-    }
     let (sequence, arrival) = source.publication.layers[usize::from(layer)].opening(source.now, OPENS_FOR)?;
-    if !member.media.slots[usize::from(route.slot)].opens_from_history(arrival, source.now) {
+    if !source.history_opening
+        || !member.media.slots[usize::from(route.slot)].opens_from_history(arrival, source.now)
+    {
         return None;
     }
     let first = Fresh { layer, sequence, padding: false, keyframe: true };

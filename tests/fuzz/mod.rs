@@ -4,6 +4,7 @@
 
 mod call;
 mod message;
+mod poll;
 mod rtcp;
 mod rtp_header;
 mod sdp;
@@ -113,6 +114,7 @@ macro_rules! targets {
 targets! {
     call(100) = call::fuzz_call;
     message(300_000) = message::fuzz_message;
+    poll(100_000) = poll::fuzz_poll;
     rtcp(400_000) = rtcp::fuzz_rtcp;
     rtp_header(600_000) = rtp_header::fuzz_rtp_header;
     sdp(2000) = sdp::fuzz_sdp;

@@ -331,7 +331,8 @@ impl Sim {
                 }
             }
         }
-        while let Some((_, member, version)) = self.seen.pop_front_if(|(at, ..)| *at <= self.now) {
+        while self.seen.front().is_some_and(|(at, ..)| *at <= self.now) {
+            let Some((_, member, version)) = self.seen.pop_front() else { break };
             let seen = |participant, epoch| Command::Seen { participant, epoch, version };
             self.server.command(self.now, member, seen);
         }

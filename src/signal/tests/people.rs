@@ -447,6 +447,52 @@ async fn only_the_newest_news_of_a_worker_are_told() {
     ada.hears_nothing().await;
 }
 
+/// The versions of slots that the worker was told to have been seen.
+fn seen(house: &House) -> Vec<u64> {
+    let version = |command| match command {
+        Command::Seen { version, .. } => Some(version),
+        _ => None,
+    };
+    house.worker.take().into_iter().filter_map(version).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_worker_learns_once_that_the_newest_state_of_the_slots_was_seen() {
+    let house = House::new(Settings::default());
+    let mut ada = house.join("Ada").await;
+    let (key, participant, epoch) = (room_key(&ada), id_of(&ada), Epoch(1));
+    let state = |version| Update::Have { participant, epoch, version, have: Have::default() };
+    house.rooms.deliver(key, state(1));
+    let first = ada.hear().await["s"].as_u64().expect("a number");
+    house.rooms.deliver(key, state(2));
+    ada.hear().await;
+    // What was seen is older than what counts.
+    ada.send(&json!({"t": "ack", "a": first})).await;
+    ada.hears_nothing().await;
+    assert!(seen(&house).is_empty());
+    ada.send(&json!({"t": "ack", "a": ada.a})).await;
+    ada.send(&json!({"t": "ack", "a": ada.a})).await;
+    ada.hears_nothing().await;
+    assert_eq!(seen(&house), [2]);
+    // Any message acknowledges, and so does coming back.
+    house.rooms.deliver(key, state(3));
+    ada.hear().await;
+    ada.say("want", json!({"n": 1})).await;
+    ada.hears_nothing().await;
+    assert_eq!(seen(&house), [3]);
+    house.rooms.deliver(key, state(4));
+    ada.hear().await;
+    let token = ada.token.clone();
+    let ada = house.resume(ada, &token).await.expect("resumed");
+    assert_eq!(seen(&house), [4]);
+    house.rooms.deliver(key, state(5));
+    house.rooms.deliver(key, Update::Closed { participant, epoch, transport: TransportNumber(0), reason: Reason::DtlsFailed });
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    ada.send(&json!({"t": "ack", "a": ada.a + 2})).await;
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert!(seen(&house).is_empty(), "those slots are gone");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_client_that_does_not_read_loses_its_carrier_and_comes_back_to_a_snapshot() {
     let house = House::new(Settings::default());

@@ -1,4 +1,5 @@
-//! The publisher's peer connection: `rtc`, which shares neither ICE, SRTP nor RTP code with the server.
+//! A peer connection made by `rtc`, which shares neither ICE, SRTP nor RTP code with the server.
+#![allow(dead_code, reason = "each program uses a part of it")]
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -16,6 +17,7 @@ use rtc::media_stream::MediaStreamTrack;
 use rtc::peer_connection::configuration::interceptor_registry::{Registry, Slot};
 use rtc::peer_connection::configuration::media_engine::MediaEngine;
 use rtc::peer_connection::event::RTCPeerConnectionEvent;
+use rtc::peer_connection::message::{RTCMessage, TaggedRTCMessage};
 use rtc::peer_connection::sdp::RTCSessionDescription;
 use rtc::peer_connection::state::RTCPeerConnectionState;
 use rtc::peer_connection::transport::{CandidateConfig, CandidateHostConfig, RTCIceCandidate};
@@ -30,16 +32,19 @@ use rtc::shared::{TaggedBytesMut, TransportContext, TransportProtocol};
 use rtcp::payload_feedbacks::full_intra_request::FullIntraRequest;
 use rtcp::payload_feedbacks::picture_loss_indication::PictureLossIndication;
 
+/// Payload types.
+const SOUND: u8 = 111;
+const PICTURE: u8 = 96;
 const MID: &str = "urn:ietf:params:rtp-hdrext:sdes:mid";
 
 /// What is sent: one section each, numbers of its own.
-pub(crate) struct Stream {
+struct Stream {
     sender: RTCRtpSenderId,
     payload_type: u8,
     ssrc: u32,
     sequence: u16,
     /// The section's name, which tells the server whose packets these are.
-    pub(crate) mid: String,
+    mid: String,
 }
 
 /// See the module.
@@ -50,14 +55,36 @@ pub(crate) struct Peer {
     mid_id: u8,
     keyframe_wanted: Arc<AtomicBool>,
     state: RTCPeerConnectionState,
-    pub(crate) sound: Stream,
-    pub(crate) picture: Stream,
+    /// What is sent, where anything is.
+    streams: Option<Streams>,
+    pub(crate) received: Received,
     pub(crate) offer: String,
 }
 
+struct Streams {
+    sound: Stream,
+    picture: Stream,
+}
+
+/// Packets that came.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Received {
+    pub(crate) sound: u64,
+    pub(crate) pictures: u64,
+}
+
+/// What a peer connection is for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shape {
+    pub(crate) publishes: bool,
+    /// Receiving sections.
+    pub(crate) audio: usize,
+    pub(crate) video: usize,
+}
+
 impl Peer {
-    /// A peer connection that sends sound and pictures, and its offer.
-    pub(crate) fn new(now: Instant) -> anyhow::Result<Self> {
+    /// A peer connection and its offer.
+    pub(crate) fn new(now: Instant, shape: Shape) -> anyhow::Result<Self> {
         let keyframe_wanted = Arc::new(AtomicBool::new(false));
         let registry = Registry::new()
             .with(
@@ -81,21 +108,69 @@ impl Peer {
             let sequence = rand::random();
             anyhow::Ok(Stream { sender: id.into(), payload_type, ssrc, sequence, mid: String::new() })
         };
-        let mut sound = stream(RtpCodecKind::Audio, 111)?;
-        let mut picture = stream(RtpCodecKind::Video, 96)?;
+        let mut streams = None;
+        if shape.publishes {
+            let (sound, picture) =
+                (stream(RtpCodecKind::Audio, SOUND)?, stream(RtpCodecKind::Video, PICTURE)?);
+            streams = Some(Streams { sound, picture });
+        }
+        let init = RTCRtpTransceiverInit {
+            direction: RTCRtpTransceiverDirection::Recvonly,
+            ..RTCRtpTransceiverInit::default()
+        };
+        for (kind, count) in [(RtpCodecKind::Audio, shape.audio), (RtpCodecKind::Video, shape.video)] {
+            for _ in 0..count {
+                pc.add_transceiver_from_kind(kind, Some(init.clone()))?;
+            }
+        }
         let offer = pc.create_offer(None)?;
         pc.set_local_description(now, offer.clone())?;
-        sound.mid = mid_of(&offer.sdp, "audio").context("no audio section")?;
-        picture.mid = mid_of(&offer.sdp, "video").context("no video section")?;
-        let state = RTCPeerConnectionState::New;
-        Ok(Self { pc, local: None, mid_id: 0, keyframe_wanted, state, sound, picture, offer: offer.sdp })
+        if let Some(streams) = &mut streams {
+            // The first of their kind: they were made first.
+            streams.sound.mid = mid_of(&offer.sdp, "audio").context("no audio section")?;
+            streams.picture.mid = mid_of(&offer.sdp, "video").context("no video section")?;
+        }
+        Ok(Self {
+            pc,
+            local: None,
+            mid_id: 0,
+            keyframe_wanted,
+            state: RTCPeerConnectionState::New,
+            streams,
+            received: Received::default(),
+            offer: offer.sdp,
+        })
+    }
+
+    pub(crate) fn publishes(&self) -> bool {
+        self.streams.is_some()
+    }
+
+    /// What `hello` says is published.
+    pub(crate) fn publish(&self) -> serde_json::Value {
+        self.streams.as_ref().map_or_else(
+            || serde_json::json!([]),
+            |streams| {
+                serde_json::json!([
+                    {"mid": streams.sound.mid, "kind": "audio", "source": "microphone"},
+                    {"mid": streams.picture.mid, "kind": "video", "source": "camera"},
+                ])
+            },
+        )
     }
 
     /// Takes the server's answer; from now on packets go between `local` and what the answer names.
     pub(crate) fn answered(&mut self, now: Instant, answer: &str, local: SocketAddr) -> anyhow::Result<()> {
+        if !self.publishes() {
+            return self.connect(now, answer, local);
+        }
         let extension = answer.lines().find_map(|line| line.strip_prefix("a=extmap:")?.strip_suffix(MID));
         let id = extension.context("the answer has no extension for section names")?.trim_end();
         self.mid_id = id.split('/').next().unwrap_or(id).parse()?;
+        self.connect(now, answer, local)
+    }
+
+    fn connect(&mut self, now: Instant, answer: &str, local: SocketAddr) -> anyhow::Result<()> {
         self.local = Some(local);
         let config = CandidateConfig {
             network: "udp".into(),
@@ -138,7 +213,17 @@ impl Peer {
                 self.state = state;
             }
         }
-        while self.pc.poll_read().is_some() {}
+        while let Some(TaggedRTCMessage { message, .. }) = self.pc.poll_read() {
+            match message {
+                RTCMessage::RtpPacket(_, packet) if packet.header.payload_type == SOUND => {
+                    self.received.sound += 1;
+                }
+                RTCMessage::RtpPacket(_, packet) if packet.header.payload_type == PICTURE => {
+                    self.received.pictures += 1;
+                }
+                _ => {}
+            }
+        }
         let datagram = self.pc.poll_write()?;
         Some((datagram.transport.peer_addr, datagram.message))
     }
@@ -159,7 +244,8 @@ impl Peer {
         payload: &'static [u8],
     ) -> anyhow::Result<()> {
         let payload = Bytes::from_static(payload);
-        send(&mut self.pc, &mut self.sound, self.mid_id, now, timestamp, false, payload)
+        let Some(Streams { sound, .. }) = &mut self.streams else { return Ok(()) };
+        send(&mut self.pc, sound, self.mid_id, now, timestamp, false, payload)
     }
 
     pub(crate) fn send_picture(
@@ -169,9 +255,10 @@ impl Peer {
         frame: Vec<Vec<u8>>,
     ) -> anyhow::Result<()> {
         let last = frame.len().saturating_sub(1);
+        let Some(Streams { picture, .. }) = &mut self.streams else { return Ok(()) };
         for (index, payload) in frame.into_iter().enumerate() {
             let payload = Bytes::from(payload);
-            send(&mut self.pc, &mut self.picture, self.mid_id, now, timestamp, index == last, payload)?;
+            send(&mut self.pc, picture, self.mid_id, now, timestamp, index == last, payload)?;
         }
         Ok(())
     }
@@ -236,8 +323,8 @@ fn engine() -> anyhow::Result<MediaEngine> {
         ..RTCRtpCodec::default()
     };
     for (rtp_codec, payload_type, kind) in [
-        (codec(RtpCodecKind::Audio), 111, RtpCodecKind::Audio),
-        (codec(RtpCodecKind::Video), 96, RtpCodecKind::Video),
+        (codec(RtpCodecKind::Audio), SOUND, RtpCodecKind::Audio),
+        (codec(RtpCodecKind::Video), PICTURE, RtpCodecKind::Video),
         (repetitions, 97, RtpCodecKind::Video),
     ] {
         engine.register_codec(RTCRtpCodecParameters { rtp_codec, payload_type }, kind)?;

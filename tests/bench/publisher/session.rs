@@ -1,4 +1,5 @@
 //! The session: as much of the wire protocol as a publisher needs, written from PROTOCOL.md and from nothing else.
+#![allow(dead_code, reason = "each program uses a part of it")]
 
 use std::time::Duration;
 
@@ -27,6 +28,11 @@ pub(crate) struct Session {
     ack_at: Option<Instant>,
     ping_at: Instant,
     pong_until: Option<Instant>,
+    /// Received so far.
+    pub(crate) messages: u64,
+    pub(crate) bytes: u64,
+    /// Stays without a connection for media.
+    pub(crate) signaling_only: bool,
 }
 
 impl Session {
@@ -49,6 +55,9 @@ impl Session {
             ack_at: None,
             ping_at: Instant::now() + PING_EVERY,
             pong_until: None,
+            messages: 0,
+            bytes: 0,
+            signaling_only: false,
         };
         let hello = json!({"t": "hello", "room": room, "name": name, "offer": offer, "publish": publish});
         session.say(hello).await?;
@@ -82,6 +91,8 @@ impl Session {
                 Message::Close(frame) => bail!("the server closed the connection: {frame:?}"),
                 _ => continue, // tungstenite answers pings by itself
             };
+            self.messages += 1;
+            self.bytes += text.len() as u64;
             let message: Value = serde_json::from_str(&text)?;
             if let Some(s) = message["s"].as_u64() {
                 if s <= self.seen {
@@ -122,6 +133,7 @@ impl Session {
     fn heed(&mut self, message: &Value) -> anyhow::Result<()> {
         match message["t"].as_str() {
             Some("pong") => self.pong_until = None,
+            Some("restart") if self.signaling_only => {}
             Some("restart" | "goaway" | "error" | "refuse") => bail!("the server says {message}"),
             _ => {} // rosters and slots: a publisher looks at nobody
         }

@@ -6,7 +6,10 @@ import { fileURLToPath } from 'node:url';
 
 const CHROMIUM = process.env.CHROMIUM_BIN ?? '/usr/bin/chromium';
 const FIREFOX = process.env.FIREFOX_BIN ?? '/usr/bin/firefox-esr';
-const INSTRUMENTS = readFileSync(fileURLToPath(new URL('./instruments.js', import.meta.url)), 'utf8');
+/** `MOTET_CARRIER=poll`: no page has WebSockets, as behind some firewalls, so that the whole suite runs over requests. */
+const WITHOUT_SOCKETS = process.env.MOTET_CARRIER === 'poll'
+  ? '\nwindow.WebSocket = class { constructor() { throw new DOMException("blocked", "SecurityError"); } };' : '';
+const INSTRUMENTS = readFileSync(fileURLToPath(new URL('./instruments.js', import.meta.url)), 'utf8') + WITHOUT_SOCKETS;
 
 /**
  * An empty page of whatever origin it is asked from, put there by the driver: the tests' own page needs the server's origin and its

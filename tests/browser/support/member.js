@@ -54,13 +54,14 @@ async function enter({ room: id, number, picture, tone, devices, track }) {
     }
   };
   for (const type of ['participantjoined', 'participantleft', 'participantchanged', 'publicationadded', 'publicationchanged', 'publicationremoved',
-    'mediachanged', 'reconnecting', 'reconnected', 'playbackblocked', 'error', 'closed']) {
+    'mediachanged', 'speakerschanged', 'reconnecting', 'reconnected', 'playbackblocked', 'error', 'closed']) {
     room.addEventListener(type, ({ detail }) => {
-      const { participant, publication, media, error, reason } = detail ?? {};
+      const { participant, publication, media, error, reason, speakers } = detail ?? {};
       say(type, {
         ...(participant && { who: participant.name }),
         ...(publication && { source: publication.source, muted: publication.muted, visible: publication.visible }),
         ...(media && { source: media.source, state: media.state }),
+        ...(speakers && { speakers: speakers.map(({ name }) => name) }),
         ...(error && { reason: error.reason }), ...(reason && { reason }),
       });
       if (type === 'publicationremoved') hide(participant, publication);
@@ -72,6 +73,7 @@ async function enter({ room: id, number, picture, tone, devices, track }) {
 
   window.member = {
     room, events, number,
+    element: (shownKey) => [...elements.values()].find(({ key }) => key === shownKey)?.video,
     /** How large a picture is shown; not at all: detached. */
     size: (shownKey, width, height) => {
       for (const [id, { key, video }] of elements) {
@@ -84,6 +86,7 @@ async function enter({ room: id, number, picture, tone, devices, track }) {
     },
     report: () => ({
       state: room.state, total: room.total, number, id: room.me?.id,
+      speakers: room.speakers.map(({ name }) => name),
       camera: room.camera.state, microphone: room.microphone.state,
       lamp: room.camera.track?.readyState ?? 'none',
       participants: [...room.participants.values()].map((participant) => ({

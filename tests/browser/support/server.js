@@ -21,12 +21,18 @@ export function binary() {
   return path;
 }
 
-/** The publisher of prepared pictures, as `cargo build --example publisher` left it beside the server. */
-export function publisher() {
-  const path = join(dirname(binary()), 'examples', 'publisher');
-  if (!existsSync(path)) throw new Error(`${path} does not exist: run \`cargo build --example publisher\` first`);
+/** An example program, as `cargo build --examples` left it beside the server. */
+function example(name) {
+  const path = join(dirname(binary()), 'examples', name);
+  if (!existsSync(path)) throw new Error(`${path} does not exist: run \`cargo build --example ${name}\` first`);
   return path;
 }
+
+/** The publisher of prepared pictures. */
+export const publisher = () => example('publisher');
+
+/** Many clients at once. */
+export const crowd = () => example('crowd');
 
 /** Lines of a child's output, the newest last, at most 4 MB: what a failing test shows. */
 class Log {

@@ -1,0 +1,596 @@
+//! Real room tasks, eight seats, and the model beside them: does what an operation says to both, and compares.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use motet::control::Update;
+use motet::id::{ParticipantId, RoomKey};
+use motet::observe::people::People;
+use motet::observe::reason::{Counters, Reason};
+use motet::signal::carrier::Close;
+use motet::signal::rooms::Rooms;
+use motet::signal::{Door, Settings};
+use serde_json::{Value, json};
+
+use super::fake::{SECTIONS, Words, Worker};
+use super::op::{Act, Op, ROOMS, SEATS, Token};
+use super::page::{Page, Wire};
+use super::truth::{Is, Person, Truth};
+
+/// What is said and what becomes of it when it arrives.
+#[derive(Clone, Debug)]
+enum Said {
+    Publish { section: usize, muted: bool },
+    Unpublish { id: u64, section: Option<usize> },
+    Mute { id: u64, section: Option<usize>, muted: bool },
+    Want,
+    Name(String),
+    Who,
+    Nonsense,
+    Offer { transport: u64 },
+}
+
+struct Seat {
+    page: Page,
+    room: usize,
+    /// Said into a dead carrier, by number.
+    unheard: Vec<(u64, Said)>,
+    /// Tokens that were right once, and are not any more.
+    old: Vec<String>,
+    /// The token before the newest, as long as the newest may not have arrived.
+    previous: Option<String>,
+    /// The worker gave the transport up, and no other was offered yet.
+    failed: bool,
+    wants: u64,
+    /// Carriers that were replaced, and whose connection has not noticed.
+    replaced: Vec<Wire>,
+}
+
+pub struct World {
+    rooms: Arc<Rooms>,
+    worker: Arc<Worker>,
+    people: Arc<People>,
+    refused: Arc<Counters>,
+    seats: Vec<Option<Seat>>,
+    truth: Truth,
+    /// Where the rooms were last found.
+    keys: [Option<RoomKey>; ROOMS],
+    /// Pages that are gone for ever, with carriers that nobody has closed.
+    dead: Vec<Page>,
+    names: u32,
+}
+
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+fn id(you: &str) -> ParticipantId {
+    you.parse().expect("an id")
+}
+
+impl World {
+    pub fn new() -> Self {
+        let (worker, people) = (Arc::new(Worker::default()), Arc::new(People::default()));
+        let refused = Arc::new(Counters::default());
+        let door = Door {
+            settings: Settings::default(),
+            workers: worker.clone(),
+            new_transport: Box::new(|_| Box::new(Words::new())),
+            refused: refused.clone(),
+            people: people.clone(),
+        };
+        Self {
+            rooms: Rooms::new(door),
+            worker,
+            people,
+            refused,
+            seats: (0..SEATS).map(|_| None).collect(),
+            truth: Truth::default(),
+            keys: [None; ROOMS],
+            dead: Vec::new(),
+            names: 0,
+        }
+    }
+
+    pub async fn play(&mut self, ops: &[Op]) {
+        for op in ops {
+            self.act(op.seat, op.act).await;
+            self.settle().await;
+            self.check();
+        }
+        self.end().await;
+    }
+
+    /// Everybody goes, and nothing is left.
+    async fn end(&mut self) {
+        for seat in 0..SEATS {
+            self.act(seat, [Act::Bye, Act::Kill, Act::Close][seat % 3]).await;
+        }
+        self.pause(34_000).await;
+        assert_eq!((self.people.participants(), self.people.publications()), (0, 0));
+        assert!(self.people.sessions().all(|(_, count)| count == 0));
+        assert!(self.worker.members().is_empty(), "{:?}", self.worker.members());
+        tokio::time::sleep(Duration::from_secs(62)).await;
+        let live = self.rooms.live();
+        assert_eq!((live.rooms, live.events.0, live.updates), (0, 0, 0), "every room ended");
+    }
+
+    /// Everybody who has something to do does it, and all that is said is heard.
+    async fn settle(&mut self) {
+        loop {
+            // The clock stands until all tasks wait.
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            let updates = self.worker.updates(now());
+            if updates.is_empty() {
+                break;
+            }
+            for (room, update) in updates {
+                self.rooms.deliver(room, update);
+            }
+        }
+        for index in 0..SEATS {
+            let Some(seat) = &mut self.seats[index] else { continue };
+            if seat.page.is_healthy()
+                && let Some(why) = seat.page.read()
+            {
+                panic!("seat {index}: the carrier was closed: {why:?}");
+            }
+        }
+    }
+
+    async fn pause(&mut self, ms: u64) {
+        let end = now() + Duration::from_millis(ms);
+        while now() < end {
+            // Browsers answer a ping every 2 s. Where nobody looks, it is enough that the worker says who is silent.
+            let watched = self.seats.iter().flatten().any(|seat| seat.page.is_healthy());
+            let step = (end - now()).min(Duration::from_millis(if watched { 1900 } else { 9000 }));
+            tokio::time::sleep(step).await;
+            for seat in self.seats.iter().flatten().filter(|seat| seat.page.is_healthy()) {
+                // The pong of a browser.
+                seat.page.wire.as_ref().expect("healthy").line.heard();
+            }
+            self.settle().await;
+            self.check();
+        }
+    }
+
+    fn check(&mut self) {
+        let time = now();
+        assert_eq!(self.worker.wrong(), Vec::<String>::new());
+        assert_eq!(self.refused.get(Reason::Panicked), 0);
+        for room in 0..ROOMS {
+            let healthy: Vec<_> = self
+                .seats
+                .iter()
+                .flatten()
+                .filter(|seat| seat.room == room && seat.page.is_healthy())
+                .collect();
+            for seat in &healthy {
+                let (page, you) = (&seat.page, &seat.page.you);
+                let roster = page.roster.public();
+                assert_eq!(roster, healthy[0].page.roster.public(), "{you} and {}", healthy[0].page.you);
+                assert_eq!(page.expected, Default::default(), "{you} waits for what does not come");
+                assert_eq!(page.have, if seat.failed { page.have } else { seat.wants }, "{you}: have");
+                let own = page.roster.publications.values().filter(|entry| entry.mid.is_some());
+                assert!(own.clone().all(|entry| entry.owner == *you), "{you} sees another's section");
+                let count = page.roster.publications.values().filter(|entry| entry.owner == *you).count();
+                assert_eq!(own.count(), count, "{you} does not see its sections");
+                // `room` deltas and snapshots may leave no server message for long: acknowledgements come within 2 s.
+                if let Err(wrong) = self.truth.check(time, room, &roster) {
+                    panic!("{you}: {wrong}\n{roster:#?}\n{:#?}", self.truth);
+                }
+            }
+        }
+        // The worker knows exactly those who are here, and what they publish.
+        let members = self.worker.members();
+        for seat in self.seats.iter().flatten().filter(|seat| seat.page.is_healthy() && !seat.failed) {
+            let member = members.get(&id(&seat.page.you)).expect("known to the worker");
+            let published = |muted: bool| member.publications.values().filter(|m| **m == muted).count();
+            let person = &self.truth.0[&seat.page.you];
+            let real = |muted: bool| person.publications.values().filter(|m| **m == muted).count();
+            assert_eq!([published(true), published(false)], [real(true), real(false)], "{}", seat.page.you);
+            assert_eq!(u64::from(member.epoch.0), seat.page.epoch);
+        }
+        let truth = &mut self.truth.0;
+        for (participant, member) in &members {
+            let gone = truth.get(&participant.to_string()).map_or(Is::Yes, |person| person.is_gone(time));
+            assert!(gone != Is::Yes, "{participant} is a ghost of the worker's: {member:?}");
+        }
+        truth.retain(|_, person| person.is_gone(time) != Is::Yes);
+    }
+
+    async fn act(&mut self, index: usize, act: Act) {
+        if let Act::Pause { ms } = act {
+            return self.pause(ms).await;
+        }
+        if let Act::Join { room } = act {
+            if self.seats[index].is_none() {
+                self.join(index, room, None).await;
+            }
+            return;
+        }
+        let Some(mut seat) = self.seats[index].take() else { return };
+        let own = |seat: &Seat, section: usize| seat.page.roster.own(&seat.page.you, &section.to_string());
+        match act {
+            Act::Join { .. } | Act::Pause { .. } => {}
+            Act::Publish { section, muted } => self.say(&mut seat, Said::Publish { section, muted }).await,
+            Act::Unpublish { section } => {
+                if let Some(id) = own(&seat, section) {
+                    self.say(&mut seat, Said::Unpublish { id, section: Some(section) }).await;
+                }
+            }
+            Act::Mute { section, muted } => {
+                if let Some(id) = own(&seat, section) {
+                    self.say(&mut seat, Said::Mute { id, section: Some(section), muted }).await;
+                }
+            }
+            Act::Meddle => {
+                let others = seat.page.roster.publications.iter().find(|(_, p)| p.owner != seat.page.you);
+                let id = others.map_or(4_000_000, |(id, _)| *id);
+                self.say(&mut seat, Said::Unpublish { id, section: None }).await;
+                self.say(&mut seat, Said::Mute { id, section: None, muted: true }).await;
+            }
+            Act::Want { .. } => self.say(&mut seat, Said::Want).await,
+            Act::Name => {
+                self.names += 1;
+                self.say(&mut seat, Said::Name(format!("renamed {}", self.names))).await;
+            }
+            Act::Who => self.say(&mut seat, Said::Who).await,
+            Act::Nonsense => self.say(&mut seat, Said::Nonsense).await,
+            Act::Ack => self.send(&mut seat, json!({"t": "ack"}).to_string(), true).await,
+            Act::Lose => {
+                if let Some(wire) = seat.page.wire.take() {
+                    self.silence_carrier(&seat, !wire.broken);
+                    wire.line.lose(false).await;
+                }
+            }
+            Act::Break => {
+                if let Some(wire) = &mut seat.page.wire {
+                    let was_broken = std::mem::replace(&mut wire.broken, true);
+                    self.silence_carrier(&seat, !was_broken);
+                }
+            }
+            Act::Resume { token } => return self.resume(index, seat, token).await,
+            Act::ResumeInVain => self.resume_in_vain(&mut seat).await,
+            Act::Late => {
+                if let Some(wire) = seat.replaced.last_mut() {
+                    let text =
+                        json!({"t": "name", "s": seat.page.s + 50, "a": 0, "name": "Nobody"}).to_string();
+                    wire.line.take(&text).await;
+                }
+            }
+            Act::Restart => {
+                let transport = seat.page.transport;
+                self.say(&mut seat, Said::Offer { transport }).await;
+            }
+            Act::Dark | Act::Light => self.set_media(&seat.page.you, act == Act::Light),
+            Act::Fail => self.fail(&mut seat).await,
+            Act::Reload { token, clean } => return self.reload(index, seat, token, clean).await,
+            Act::Bye if seat.page.is_healthy() => {
+                let bye = json!({"t": "bye", "s": seat.page.s + 1}).to_string();
+                self.send(&mut seat, bye, false).await;
+                self.settle_one(&mut seat, Close::Bye).await;
+                self.truth.0.remove(&seat.page.you);
+                return;
+            }
+            Act::Close if seat.page.is_healthy() => {
+                let wire = seat.page.wire.take().expect("healthy");
+                wire.line.lose(true).await;
+                self.truth.0.remove(&seat.page.you);
+                return;
+            }
+            Act::Bye | Act::Close | Act::Kill => {
+                self.set_media(&seat.page.you, false);
+                self.silence_carrier(&seat, seat.page.is_healthy());
+                self.dead.push(seat.page);
+                return;
+            }
+            Act::OldNews => self.worker.say_old_news(id(&seat.page.you)),
+            Act::Speak => self.speak(&seat),
+        }
+        self.seats[index] = Some(seat);
+    }
+
+    /// Somebody new, or the same with a new page.
+    async fn join(&mut self, index: usize, room: usize, identity: Option<(&Seat, String)>) {
+        self.names += 1;
+        let name = format!("person {}", self.names);
+        let sections: Vec<usize> = if self.names.is_multiple_of(3) { vec![] } else { vec![0] };
+        let publish: Vec<_> = sections.iter().map(|section| item(*section, false)).collect();
+        let mut hello = json!({"t": "hello", "s": 1, "a": 0, "room": format!("room-{room}"), "name": name,
+            "offer": "first", "publish": publish, "want": {"n": 1}});
+        if let Some((seat, token)) = &identity {
+            hello["session"] = seat.page.session.clone().into();
+            hello["token"] = token.clone().into();
+        }
+        let mut wire = Wire::new(&self.rooms);
+        assert!(wire.line.take(&hello.to_string()).await, "let in");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        let (messages, closed) = wire.read();
+        assert_eq!(closed, None);
+        let (welcome, rest) = messages.split_first().expect("a welcome");
+        assert_eq!(welcome["t"], "welcome", "{welcome}");
+        let mut page = Page::new(wire, welcome);
+        rest.iter().for_each(|message| page.take(message));
+        let publications = sections.iter().map(|section| (*section, false)).collect();
+        let person = Person { room, name, publications, media: None, carrier: None };
+        let before = self.truth.0.insert(page.you.clone(), person);
+        match (before, &identity) {
+            (None, _) => assert_eq!(page.epoch, 1),
+            (Some(_), Some((seat, _))) => {
+                assert_eq!(page.you, seat.page.you, "somebody else's id was given away");
+                assert_eq!(page.epoch, seat.page.epoch + 1);
+            }
+            (Some(person), None) => panic!("{person:?} was here already"),
+        }
+        self.seats[index] = Some(Seat {
+            page,
+            room,
+            unheard: Vec::new(),
+            old: Vec::new(),
+            previous: None,
+            failed: false,
+            wants: 1,
+            replaced: Vec::new(),
+        });
+        let members = self.worker.members();
+        let you = id(&self.seats[index].as_ref().expect("sits").page.you);
+        self.keys[room] = members.get(&you).map(|member| member.room);
+    }
+
+    /// Says something that is kept until it is acknowledged, in the carrier's present state.
+    async fn say(&mut self, seat: &mut Seat, said: Said) {
+        let message = match &said {
+            Said::Publish { section, muted } => json!({"t": "publish", "publish": [item(*section, *muted)]}),
+            Said::Unpublish { id, .. } => json!({"t": "unpublish", "publication": id}),
+            Said::Mute { id, muted, .. } => json!({"t": "mute", "publication": id, "muted": muted}),
+            Said::Want => {
+                seat.wants += 1;
+                json!({"t": "want", "n": seat.wants})
+            }
+            Said::Name(name) => json!({"t": "name", "name": name}),
+            Said::Who => json!({"t": "who"}),
+            Said::Nonsense => json!({"t": "nonsense", "must": true}),
+            Said::Offer { transport } => {
+                self.names += 1;
+                let person = &self.truth.0.get(&seat.page.you);
+                let publish: Vec<_> = if *transport > seat.page.transport {
+                    let all = person.map(|person| person.publications.clone()).unwrap_or_default();
+                    all.into_iter().map(|(section, muted)| item(section, muted)).collect()
+                } else {
+                    Vec::new()
+                };
+                let sdp = format!("again{}", self.names);
+                json!({"t": "offer", "transport": transport, "sdp": sdp, "publish": publish})
+            }
+        };
+        let s = seat.page.number(message);
+        if seat.page.is_healthy() {
+            let text = seat.page.envelope(&seat.page.kept.back().expect("just kept").1);
+            self.send(seat, text, true).await;
+            self.heard(seat, s, &said);
+        } else {
+            seat.unheard.push((s, said));
+        }
+    }
+
+    /// A text goes out on the carrier, if there is a healthy one.
+    async fn send(&mut self, seat: &mut Seat, text: String, envelope: bool) {
+        if !seat.page.is_healthy() {
+            return;
+        }
+        let mut message: Value = serde_json::from_str(&text).expect("JSON");
+        message["a"] = seat.page.a.into();
+        if envelope {
+            // The newest token arrived: something was said after it.
+            seat.old.extend(seat.previous.take());
+        }
+        let wire = seat.page.wire.as_mut().expect("healthy");
+        assert!(wire.line.take(&message.to_string()).await, "the room is over");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+
+    /// The server has heard it: what it changes, and what is to come back.
+    fn heard(&mut self, seat: &mut Seat, s: u64, said: &Said) {
+        let Some(person) = self.truth.0.get_mut(&seat.page.you) else { panic!("heard from nobody") };
+        let expected = &mut seat.page.expected;
+        match said {
+            Said::Publish { section, muted } => {
+                if seat.failed || person.publications.contains_key(section) {
+                    expected.errors.insert(s, "wrong_state");
+                } else {
+                    person.publications.insert(*section, *muted);
+                }
+            }
+            Said::Unpublish { section: Some(section), .. } if person.publications.contains_key(section) => {
+                person.publications.remove(section);
+            }
+            Said::Mute { section: Some(section), muted, .. } if person.publications.contains_key(section) => {
+                person.publications.insert(*section, *muted);
+            }
+            Said::Unpublish { .. } | Said::Mute { .. } => {
+                expected.errors.insert(s, "unknown_publication");
+            }
+            Said::Want => {}
+            Said::Name(name) => person.name.clone_from(name),
+            Said::Who => expected.pages += 1,
+            Said::Nonsense => {
+                expected.errors.insert(s, "unknown_kind");
+            }
+            Said::Offer { transport } => {
+                if seat.failed == (*transport > seat.page.transport) {
+                    expected.answers.insert(s);
+                } else {
+                    expected.errors.insert(s, "wrong_state");
+                }
+            }
+        }
+    }
+
+    /// From now on nothing is heard on the seat's carrier.
+    fn silence_carrier(&mut self, seat: &Seat, spoke: bool) {
+        if let Some(person) = self.truth.0.get_mut(&seat.page.you).filter(|_| spoke) {
+            person.carrier = Some(now());
+        }
+    }
+
+    fn set_media(&mut self, you: &str, flows: bool) {
+        // Whom the worker gave up sends nothing to it.
+        let known = self.worker.members().contains_key(&id(you));
+        if let Some(person) = self.truth.0.get_mut(you).filter(|_| known) {
+            if flows {
+                person.media = None;
+            } else {
+                person.media.get_or_insert(now());
+            }
+            if self.worker.members()[&id(you)].flows != flows {
+                self.worker.set_flows(now(), id(you), flows);
+            }
+        }
+    }
+
+    async fn fail(&mut self, seat: &mut Seat) {
+        if seat.failed {
+            // The page has heard of it and makes another.
+            if seat.page.is_healthy() {
+                let next = seat.page.transport + 1;
+                let answers = seat.page.expected.answers.len();
+                self.say(seat, Said::Offer { transport: next }).await;
+                seat.page.read();
+                // Unless there were too many offers of late.
+                if seat.page.expected.answers.len() == answers
+                    && self.worker.members().contains_key(&id(&seat.page.you))
+                {
+                    (seat.page.transport, seat.failed) = (next, false);
+                    if let Some(person) = self.truth.0.get_mut(&seat.page.you) {
+                        person.media = None;
+                    }
+                }
+            }
+        } else if self.worker.fail(id(&seat.page.you)) {
+            seat.failed = true;
+            seat.page.expected.restarts += 1;
+            if let Some(person) = self.truth.0.get_mut(&seat.page.you) {
+                person.media.get_or_insert(now());
+            }
+        }
+    }
+
+    fn speak(&mut self, seat: &Seat) {
+        let Some(key) = self.worker.members().get(&id(&seat.page.you)).map(|member| member.room) else {
+            return;
+        };
+        self.rooms.deliver(key, Update::Speakers { speakers: vec![id(&seat.page.you)] });
+    }
+
+    /// Reads the last words.
+    async fn settle_one(&mut self, seat: &mut Seat, expected: Close) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert_eq!(seat.page.read(), Some(expected));
+    }
+
+    fn token(seat: &Seat, token: Token) -> (String, bool) {
+        match (token, seat.old.last()) {
+            (Token::Right, _) => (seat.page.token.clone(), true),
+            (Token::Old, Some(old)) => (old.clone(), false),
+            _ => ("0".repeat(32), false),
+        }
+    }
+
+    async fn resume(&mut self, index: usize, mut seat: Seat, token: Token) {
+        let (token, right) = Self::token(&seat, token);
+        let gone = self.truth.0.get(&seat.page.you).map_or(Is::Yes, |person| person.is_gone(now()));
+        let mut wire = Wire::new(&self.rooms);
+        wire.line.take(&seat.page.resume(&token)).await;
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        let (messages, closed) = wire.read();
+        let (first, rest) = messages.split_first().expect("an answer");
+        if first["t"] == "refuse" {
+            assert_eq!(closed, Some(Close::Refused));
+            if first["reason"] == "unknown_session" {
+                assert!(gone != Is::No, "{} is still here", seat.page.you);
+                self.truth.0.remove(&seat.page.you);
+                return;
+            }
+            assert!(first["reason"] == "resume_token" && !right, "{first}");
+            self.seats[index] = Some(seat);
+            return;
+        }
+        assert!(first["t"] == "resumed" && right && gone != Is::Yes && closed.is_none(), "{first} {gone:?}");
+        self.truth.0.get_mut(&seat.page.you).expect("here").carrier = None;
+        if let Some(mut old) = seat.page.wire.replace(wire) {
+            let mut last = old.read().1;
+            if last == Some(Close::Slow) || last.is_none() {
+                last = old.outgoing.closing();
+            }
+            assert!(matches!(last, Some(Close::Replaced | Close::Slow)), "{last:?}");
+            seat.replaced.push(old);
+        }
+        // The page's token is the one that was presented; whatever else was valid is not any more.
+        seat.old.extend(seat.previous.take().filter(|previous| *previous != token));
+        seat.previous = Some(token);
+        seat.page.token = first["resume"].as_str().expect("a token").to_owned();
+        seat.page.take(first);
+        rest.iter().for_each(|message| seat.page.take(message));
+        // Everything above its `a`, and something below: repetitions are to be ignored.
+        let mut again: Vec<_> = seat.page.kept.iter().cloned().collect();
+        if let Some(first) = again.first().cloned() {
+            again.insert(0, first);
+        }
+        let mut unheard = std::mem::take(&mut seat.unheard);
+        let texts: Vec<_> = again.iter().map(|(s, message)| (*s, seat.page.envelope(message))).collect();
+        for (s, text) in texts {
+            self.send(&mut seat, text, true).await;
+            if let Some(at) = unheard.iter().position(|(of, _)| *of == s) {
+                let (s, said) = unheard.remove(at);
+                self.heard(&mut seat, s, &said);
+            }
+            seat.page.read();
+        }
+        assert!(unheard.is_empty(), "acknowledged though it was never heard: {unheard:?}");
+        self.seats[index] = Some(seat);
+    }
+
+    /// The server answers into nothing.
+    async fn resume_in_vain(&mut self, seat: &mut Seat) {
+        let gone = self.truth.0.get(&seat.page.you).map_or(Is::Yes, |person| person.is_gone(now()));
+        if gone != Is::No {
+            return;
+        }
+        let mut wire = Wire::new(&self.rooms);
+        assert!(wire.line.take(&seat.page.resume(&seat.page.token)).await);
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        wire.broken = true;
+        self.truth.0.get_mut(&seat.page.you).expect("here").carrier = Some(now());
+        // The page's token stays valid, because nobody has shown the one that got lost.
+        seat.old.extend(seat.previous.take().filter(|previous| *previous != seat.page.token));
+        seat.previous = Some(seat.page.token.clone());
+        seat.replaced.extend(seat.page.wire.replace(wire));
+    }
+
+    async fn reload(&mut self, index: usize, mut seat: Seat, token: Token, clean: bool) {
+        let (token, _) = Self::token(&seat, token);
+        if clean && seat.page.is_healthy() {
+            // The old page closes before the new one is there: that ends the session.
+            let wire = seat.page.wire.take().expect("healthy");
+            wire.line.lose(true).await;
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            self.truth.0.remove(&seat.page.you);
+        } else {
+            self.silence_carrier(&seat, seat.page.is_healthy());
+        }
+        let room = seat.room;
+        self.join(index, room, Some((&seat, token))).await;
+        let new = self.seats[index].as_ref().expect("sits");
+        if new.page.you != seat.page.you {
+            // Somebody new; the old page sends nothing any more.
+            self.set_media(&seat.page.you, false);
+        }
+        self.dead.push(seat.page);
+    }
+}
+
+fn item(section: usize, muted: bool) -> Value {
+    let (kind, source) = SECTIONS[section];
+    json!({"mid": section.to_string(), "kind": kind, "source": source, "muted": muted})
+}
