@@ -165,6 +165,28 @@ fn who_leaves_is_followed_by_the_next_as_soon_as_the_name_is_known() {
 }
 
 #[test]
+fn slots_that_pass_on_under_loss_confuse_nothing() {
+    for seed in 0..4 {
+        let mut sim = call(seed, &SIMULCAST);
+        let bad = Link { delay: ms(25), jitter: ms(10), loss: 0.05, reorder: 0.03, ..Link::default() };
+        (0..3).for_each(|client| sim.links(client, bad, bad));
+        for publisher in [1, 0, 1, 0, 1, 1, 0, 1] {
+            look_at(&mut sim, WATCHER, publisher);
+            sim.run_for(ms(130 + 90 * seed));
+        }
+        let good = Link { delay: ms(25), ..Link::default() };
+        (0..3).for_each(|client| sim.links(client, good, good));
+        let since = sim.now;
+        sim.run_for(s(2));
+        sim.drain();
+        sim.check();
+        let stream = picture(&mut sim, WATCHER);
+        assert_eq!(stream.publishers().last(), Some(&1));
+        assert!(stream.packets.last().expect("packets").at > since + s(1));
+    }
+}
+
+#[test]
 fn a_change_of_mind_shows_no_trace() {
     let mut sim = call(3, &Shape::default());
     for publisher in [1, 0, 1, 0] {

@@ -135,7 +135,7 @@ pub fn spawn(
 ) -> io::Result<Handle> {
     let (poller, waker) = Poller::new(&socket)?;
     let (commands, waiting) = sync_channel(COMMANDS);
-    let clock = Clock::default();
+    let mut clock = Clock::default();
     let since_unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let worker = Worker::new(settings, certificate, clock.now(), since_unix);
     let traffic = worker.traffic();
@@ -199,8 +199,8 @@ impl Loop {
         // More than a turn had time for; the waker speaks only once.
         let mut commands_wait = false;
         loop {
-            self.clock.skip_pause(Duration::ZERO);
-            let due = self.worker.poll_timeout().map(|at| at.saturating_duration_since(self.clock.now()));
+            let now = self.clock.now();
+            let due = self.worker.poll_timeout().map(|at| at.saturating_duration_since(now));
             let wait = due.map_or(BEAT, |due| due.min(BEAT));
             let timeout = Some(if commands_wait { Duration::ZERO } else { wait });
             let before = Instant::now();
@@ -208,7 +208,7 @@ impl Loop {
                 tracing::error!(%error, "waiting for the socket failed");
                 return;
             }
-            self.clock.skip_pause(timeout.unwrap_or_default());
+            self.clock.handle_wait(Instant::now(), timeout.unwrap_or_default());
             let began = self.own.begin(before, timeout);
             let mut outlet = SocketOutlet { socket: &self.socket, worker_failures: Vec::new() };
             for _ in 0..RECEIVES_PER_TURN {
@@ -311,17 +311,15 @@ impl Default for Clock {
 }
 
 impl Clock {
-    fn now(&self) -> Instant {
+    /// To be called often: whatever lies between two calls is taken for a pause where it is long.
+    fn now(&mut self) -> Instant {
         let now = Instant::now();
+        self.handle_wait(now, Duration::ZERO);
         now.checked_sub(self.skipped).unwrap_or(now)
     }
 
-    /// To be called often; `planned`: for how long it was meant not to be called.
-    fn skip_pause(&mut self, planned: Duration) {
-        self.skip_pause_until(Instant::now(), planned);
-    }
-
-    fn skip_pause_until(&mut self, now: Instant, planned: Duration) {
+    /// It was not called for a while, because so long a wait was `planned`.
+    fn handle_wait(&mut self, now: Instant, planned: Duration) {
         let since = now.saturating_duration_since(std::mem::replace(&mut self.last, now));
         let late = since.saturating_sub(planned);
         if late > PAUSE {
@@ -339,14 +337,14 @@ mod tests {
         let ms = Duration::from_millis;
         let start = Instant::now();
         let mut clock = Clock { skipped: Duration::ZERO, last: start };
-        clock.skip_pause_until(start + ms(400), ms(400));
-        clock.skip_pause_until(start + ms(1300), Duration::ZERO);
+        clock.handle_wait(start + ms(400), ms(400));
+        clock.handle_wait(start + ms(1300), Duration::ZERO);
         assert_eq!(clock.skipped, Duration::ZERO, "a busy turn");
-        clock.skip_pause_until(start + ms(7000), ms(700));
+        clock.handle_wait(start + ms(7000), ms(700));
         assert_eq!(clock.skipped, ms(5000), "while it waited");
-        clock.skip_pause_until(start + ms(12_000), Duration::ZERO);
+        clock.handle_wait(start + ms(12_000), Duration::ZERO);
         assert_eq!(clock.skipped, ms(10_000), "in the middle of a turn");
-        clock.skip_pause_until(start + ms(12_100), ms(1000));
+        clock.handle_wait(start + ms(12_100), ms(1000));
         assert_eq!(clock.skipped, ms(10_000), "woken early");
     }
 }
