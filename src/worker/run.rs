@@ -202,14 +202,14 @@ impl Loop {
             let now = self.clock.now();
             let due = self.worker.poll_timeout().map(|at| at.saturating_duration_since(now));
             let wait = due.map_or(BEAT, |due| due.min(BEAT));
-            let timeout = Some(if commands_wait { Duration::ZERO } else { wait });
+            let planned = if commands_wait { Duration::ZERO } else { wait };
             let before = Instant::now();
-            if let Err(error) = self.poller.wait(timeout) {
+            if let Err(error) = self.poller.wait(Some(planned)) {
                 tracing::error!(%error, "waiting for the socket failed");
                 return;
             }
-            self.clock.handle_wait(Instant::now(), timeout.unwrap_or_default());
-            let began = self.own.begin(before, timeout);
+            self.clock.handle_wait(Instant::now(), planned);
+            let began = self.own.begin(before, Some(planned));
             let mut outlet = SocketOutlet { socket: &self.socket, worker_failures: Vec::new() };
             for _ in 0..RECEIVES_PER_TURN {
                 let count = match self.socket.receive(&mut received) {

@@ -33,7 +33,8 @@ impl Worker {
     pub(super) fn hear_room(&mut self, now: Instant, room: RoomKey) {
         let Some(entry) = self.registry.room_mut(room) else { return };
         let mut hearing = std::mem::take(&mut self.hearing);
-        (hearing.voices.clear(), hearing.rises.clear());
+        hearing.voices.clear();
+        hearing.rises.clear();
         let publications = &mut self.publications;
         let turns = &mut entry.turns;
         let mut fell = false;
