@@ -84,7 +84,7 @@ async fn what_is_repeated_under_its_key_is_said_once() {
 
 #[tokio::test(start_paused = true)]
 async fn a_resumed_session_hears_each_message_once() {
-    let (house, mut ada, mut ben, _cleo) = three(Settings::default()).await;
+    let (house, mut ada, ben, _cleo) = three(Settings::default()).await;
     let token = ben.token.clone();
     ben.lose(false).await;
     for n in 0..5 {
