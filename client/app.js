@@ -1,5 +1,6 @@
 // The page around a call: a lobby, tiles, three buttons. It uses only what motet.js offers to everybody.
 
+import { ChatPanel } from "./chat-panel.js";
 import { MotetError, join, openDevices } from "./motet.js";
 
 /** @import { LocalMedia, OpenedDevices, Participant, Room } from "./types.d.ts" */
@@ -48,6 +49,18 @@ const left = {
   reason: element("left-reason", HTMLElement),
   again: element("rejoin", HTMLButtonElement),
 };
+
+const chat = new ChatPanel({
+  button: element("chat-button", HTMLButtonElement),
+  unread: element("chat-unread", HTMLElement),
+  panel: element("chat", HTMLElement),
+  close: element("chat-close", HTMLButtonElement),
+  list: element("chat-list", HTMLElement),
+  typing: element("chat-typing", HTMLElement),
+  form: element("chat-form", HTMLFormElement),
+  field: element("chat-field", HTMLTextAreaElement),
+  problem: element("chat-problem", HTMLElement),
+});
 
 /** @type {Room | null} */ let room = null;
 /** @type {Map<Participant, Tile>} */ const tiles = new Map();
@@ -213,6 +226,7 @@ function enter(entered) {
   for (const participant of entered.participants.values()) addTile(participant);
   showMedia(entered.camera);
   showMedia(entered.microphone);
+  chat.enter(entered);
 
   entered.addEventListener("participantjoined", ({ detail }) => {
     addTile(detail.participant);
@@ -257,6 +271,7 @@ function ended(error) {
   for (const tile of tiles.values()) tile.remove();
   tiles.clear();
   room = null;
+  chat.leave();
   left.title.textContent = error ? "The call ended" : "You left the call";
   left.reason.textContent = error ? error.hint : `The room ${readable(roomId)} is still open to you.`;
   show("left");

@@ -166,6 +166,20 @@ own.test('a telephone and a desk, light and dark: everything fits', async (call)
     return { ok: tiles.filter(({ picture }) => picture).length === 2 && tiles.filter(({ muted }) => muted).length === 2, tiles };
   });
   await pictures('switched-off');
+  for (const text of ['Shall we begin?', 'Yes: https://motet.example/agenda?week=48', 'A rather long sentence that needs more than one line in a column that is not wide, and אבג beside it.']) {
+    await others[0].page.evaluate((said) => {
+      document.querySelector('#chat-field').value = said;
+      document.querySelector('#chat-form').requestSubmit();
+    }, text);
+  }
+  await until('three messages are counted', async () => (await page.evaluate(() => document.querySelector('#chat-unread').textContent)) === '3');
+  await pictures('unread', one);
+  await page.click('#chat-button');
+  await page.type('#chat-field', 'Here I am');
+  await page.driver.keyboard.press('Enter');
+  await until('four are shown', async () => (await page.evaluate(() => document.querySelectorAll('#chat-list .said').length)) === 4);
+  await pictures('chat');
+  await page.driver.keyboard.press('Escape');
   await page.click('#leave');
   await until('it has left', async () => (await scene(page)).view === 'left');
   await pictures('left', one);
