@@ -142,8 +142,8 @@ for (const kind of ['chromium', 'firefox']) {
     await until(`${cut} is back`, async () => (await cut.report()).state === 'connected');
     const [here, there] = [await cut.frames(other), await other.frames(cut)];
     call.say(`${kind}: longest gaps in ${Math.round(here.seconds)} s: ${here.gap} and ${there.gap} ms`);
-    // Ten frames a second, and a machine with other work.
-    assert.ok(here.gap < 1000 && there.gap < 1000, `${here.gap} and ${there.gap} ms without a picture`);
+    // What a busy machine does to ten frames a second, but not what a new connection would.
+    assert.ok(here.gap < 2000 && there.gap < 2000, `${here.gap} and ${there.gap} ms without a picture`);
     assert.equal(await cut.page.evaluate(() => window.instruments.connections.length), 1);
     assert.equal((await cut.connection()).restarts, 0);
     const told = (await other.report()).events.map(({ what }) => what);

@@ -79,6 +79,8 @@ struct Book {
     updates: Vec<(RoomKey, Update)>,
     /// What no worker should be told.
     wrong: Vec<String>,
+    /// Where a real worker does the work: what it is to be told.
+    commands: Option<Vec<Command>>,
 }
 
 /// See the module.
@@ -91,7 +93,13 @@ impl Workers for Worker {
     }
 
     fn command(&self, room: RoomKey, command: Command) -> Result<(), Reason> {
-        self.book().take(room, command);
+        let mut book = self.book();
+        book.take(room, &command);
+        if let Some(commands) = &mut book.commands {
+            commands.push(command);
+            // The real one reports.
+            book.updates.clear();
+        }
         Ok(())
     }
 }
@@ -101,9 +109,22 @@ impl Worker {
         self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
+    /// One that only keeps book for a real one.
+    pub fn beside_a_real_one() -> Self {
+        Self(Mutex::new(Book { commands: Some(Vec::new()), ..Book::default() }))
+    }
+
+    /// What the real one is to be told.
+    pub fn commands(&self) -> Vec<Command> {
+        self.book().commands.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
     /// What it has to say by now.
     pub fn updates(&self, now: Instant) -> Vec<(RoomKey, Update)> {
         let mut book = self.book();
+        if book.commands.is_some() {
+            return Vec::new();
+        }
         let Book { members, updates, .. } = &mut *book;
         for (&participant, member) in members {
             let silent = !member.flows && now - member.last >= SILENT;
@@ -136,35 +157,39 @@ impl Worker {
     pub fn fail(&self, participant: ParticipantId) -> bool {
         let mut book = self.book();
         let Some(member) = book.members.remove(&participant) else { return false };
-        let (epoch, transport) = (member.epoch, member.transport);
+        let Member { epoch, transport, .. } = member;
         let update = Update::Closed { participant, epoch, transport, reason: Reason::DtlsFailed };
         book.updates.push((member.room, update));
         true
     }
 
-    /// Reports about somebody's epoch before the present one, as if they had been under way for long.
+    /// Reports about somebody's epoch or transport before the present one, as if they had been under way for long.
     pub fn say_old_news(&self, participant: ParticipantId) {
         let mut book = self.book();
         let Some(member) = book.members.get(&participant).cloned() else { return };
-        let epoch = Epoch(member.epoch.0.wrapping_sub(1));
+        let (epoch, transport) = (Epoch(member.epoch.0.wrapping_sub(1)), member.transport);
         let have = Have { n: 777, ..Have::default() };
         book.updates.extend([
             (member.room, Update::Have { participant, epoch, version: 1000, have }),
             (member.room, Update::Heard { participant, epoch, silent: true, since_ms: 60_000 }),
-            (member.room, Update::Closed { participant, epoch, transport: member.transport, reason: Reason::DtlsFailed }),
+            (member.room, Update::Closed { participant, epoch, transport, reason: Reason::DtlsFailed }),
         ]);
+        if let Some(former) = transport.0.checked_sub(1) {
+            let (epoch, transport) = (member.epoch, TransportNumber(former));
+            let closed = Update::Closed { participant, epoch, transport, reason: Reason::DtlsClosed };
+            book.updates.push((member.room, closed));
+        }
     }
 }
 
 impl Book {
-    fn take(&mut self, room: RoomKey, command: Command) {
+    fn take(&mut self, room: RoomKey, command: &Command) {
         let participant = command.participant();
         let known = self.members.get_mut(&participant);
         match command {
             Command::Join(join) => {
-                if known.is_some_and(|known| known.epoch > join.epoch || known.room != room)
-                    || join.room != room
-                {
+                let later = |known: &Member| (known.epoch, known.transport) >= (join.epoch, join.transport);
+                if known.is_some_and(|known| later(known) || known.room != room) || join.room != room {
                     self.wrong.push(format!("{participant} joins again: {join:?}"));
                 }
                 let member = Member {
@@ -185,7 +210,7 @@ impl Book {
                 self.members.insert(participant, member);
             }
             Command::Leave { epoch, .. } => {
-                if known.is_some_and(|known| known.epoch == epoch) {
+                if known.is_some_and(|known| known.epoch == *epoch) {
                     self.members.remove(&participant);
                 }
             }
@@ -195,7 +220,7 @@ impl Book {
                 if member.room != room {
                     self.wrong.push(format!("another room's: {command:?}"));
                 }
-                member.take(&command, &mut self.updates, &mut self.wrong);
+                member.take(command, &mut self.updates, &mut self.wrong);
             }
         }
     }

@@ -59,8 +59,10 @@ pub enum Act {
     /// Nothing arrives by UDP any more, or does again.
     Dark,
     Light,
-    /// The worker gives the transport up.
+    /// The worker gives the transport up; when it has, another is offered.
     Fail,
+    /// A second transport while the first lives.
+    Second,
     /// The same as a new page.
     Reload {
         token: Token,
@@ -158,7 +160,7 @@ impl Dice {
             34 => Act::Restart,
             35 => Act::Dark,
             36 => Act::Light,
-            37 => Act::Fail,
+            37 => [Act::Fail, Act::Second][self.below(2)],
             38..40 => Act::Reload { token: self.token(), clean: self.chance(30) },
             40 => [Act::Bye, Act::Close][self.below(2)],
             41 => Act::Kill,
@@ -167,6 +169,33 @@ impl Dice {
             _ => Act::Pause { ms: self.pause() },
         }
     }
+}
+
+/// What the media path of four people meets; second transports have tests of their own.
+fn media_act(dice: &mut Dice) -> Act {
+    match dice.below(34) {
+        0..8 => Act::Join { room: usize::from(dice.chance(25)) },
+        8..10 => Act::Publish { section: dice.below(2), muted: dice.chance(20) },
+        10..12 => Act::Unpublish { section: dice.below(2) },
+        12..14 => Act::Mute { section: dice.below(2), muted: dice.chance(50) },
+        14..16 => Act::Want { height: [0, 180, 720][dice.below(3)] },
+        16 => [Act::Break, Act::Lose][dice.below(2)],
+        17..20 => Act::Resume { token: dice.token() },
+        20 => Act::Restart,
+        21 => Act::Dark,
+        22..24 => Act::Light,
+        24..26 => Act::Reload { token: dice.token(), clean: dice.chance(30) },
+        26 => [Act::Bye, Act::Close, Act::Kill][dice.below(3)],
+        27 => Act::Pause { ms: if dice.chance(40) { 9_000 } else { 200 + dice.next() % 1000 } },
+        _ => Act::Pause { ms: 1_000 + dice.next() % 1_500 },
+    }
+}
+
+/// The sequence of a seed for the tier with media.
+pub fn media_sequence(seed: u64) -> Vec<Op> {
+    let mut dice = Dice::new(seed);
+    let (len, seats) = (8 + dice.below(20), 2 + dice.below(3));
+    (0..len).map(|_| Op { seat: dice.below(seats), act: media_act(&mut dice) }).collect()
 }
 
 /// The sequence of a seed.

@@ -139,6 +139,11 @@ pub struct Page {
     pub roster: Roster,
     /// Of the newest wish that the server has answered.
     pub have: u64,
+    /// What the slots carry, and when that was read.
+    pub slots: Vec<Value>,
+    pub slots_at: Option<std::time::Instant>,
+    /// Answers that came.
+    pub answered: usize,
     pub speakers: Vec<String>,
     pub transport: u64,
     pub expected: Expected,
@@ -160,6 +165,9 @@ impl Page {
             token: text(&welcome["resume"]),
             roster: Roster::default(),
             have: number(&welcome["have"]["n"]),
+            slots: Vec::new(),
+            slots_at: None,
+            answered: 0,
             speakers: Vec::new(),
             transport: 0,
             expected: Expected::default(),
@@ -217,7 +225,11 @@ impl Page {
         let expected = &mut self.expected;
         match message["t"].as_str().expect("a kind") {
             "room" | "snapshot" => self.roster.apply(message),
-            "have" => self.have = number(&message["n"]),
+            "have" => {
+                self.have = number(&message["n"]);
+                self.slots = message["slots"].as_array().expect("a list").clone();
+                self.slots_at = Some(tokio::time::Instant::now().into_std());
+            }
             "speakers" => {
                 self.speakers = message["speakers"].as_array().expect("a list").iter().map(text).collect();
             }
@@ -230,7 +242,10 @@ impl Page {
                 let limited = reason == "rate_limited" && expected.answers.remove(&id);
                 assert!(limited || expected.errors.remove(&id) == Some(&reason), "unexpected: {message}");
             }
-            "answer" => assert!(expected.answers.pop_first().is_some(), "unexpected: {message}"),
+            "answer" => {
+                assert!(expected.answers.pop_first().is_some(), "unexpected: {message}");
+                self.answered += 1;
+            }
             "restart" => {
                 assert!(expected.restarts > 0, "unexpected: {message}");
                 expected.restarts -= 1;

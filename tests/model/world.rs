@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use motet::control::Update;
-use motet::id::{ParticipantId, RoomKey};
+use motet::id::ParticipantId;
 use motet::observe::people::People;
 use motet::observe::reason::{Counters, Reason};
 use motet::signal::carrier::Close;
@@ -13,6 +13,7 @@ use motet::signal::{Door, Settings};
 use serde_json::{Value, json};
 
 use super::fake::{SECTIONS, Words, Worker};
+use super::ground::Ground;
 use super::op::{Act, Op, ROOMS, SEATS, Token};
 use super::page::{Page, Wire};
 use super::truth::{Is, Person, Truth};
@@ -23,16 +24,16 @@ enum Said {
     Publish { section: usize, muted: bool },
     Unpublish { id: u64, section: Option<usize> },
     Mute { id: u64, section: Option<usize>, muted: bool },
-    Want,
+    Want { height: u16 },
     Name(String),
     Who,
     Nonsense,
     Offer { transport: u64 },
 }
 
-struct Seat {
-    page: Page,
-    room: usize,
+pub(super) struct Seat {
+    pub(super) page: Page,
+    pub(super) room: usize,
     /// Said into a dead carrier, by number.
     unheard: Vec<(u64, Said)>,
     /// Tokens that were right once, and are not any more.
@@ -42,6 +43,9 @@ struct Seat {
     /// The worker gave the transport up, and no other was offered yet.
     failed: bool,
     wants: u64,
+    pub(super) height: u16,
+    /// The client of the media path, where there is one.
+    pub(super) raw: usize,
     /// Carriers that were replaced, and whose connection has not noticed.
     replaced: Vec<Wire>,
 }
@@ -51,13 +55,13 @@ pub struct World {
     worker: Arc<Worker>,
     people: Arc<People>,
     refused: Arc<Counters>,
-    seats: Vec<Option<Seat>>,
+    pub(super) seats: Vec<Option<Seat>>,
     truth: Truth,
-    /// Where the rooms were last found.
-    keys: [Option<RoomKey>; ROOMS],
     /// Pages that are gone for ever, with carriers that nobody has closed.
     dead: Vec<Page>,
     names: u32,
+    /// Media, too.
+    pub(super) ground: Option<Ground>,
 }
 
 fn now() -> Instant {
@@ -69,13 +73,27 @@ fn id(you: &str) -> ParticipantId {
 }
 
 impl World {
+    /// Signaling alone.
     pub fn new() -> Self {
-        let (worker, people) = (Arc::new(Worker::default()), Arc::new(People::default()));
+        Self::with(Worker::default(), None)
+    }
+
+    /// With a media worker and clients that send and receive, in a simulated network.
+    pub fn with_media(seed: u64) -> Self {
+        Self::with(Worker::beside_a_real_one(), Some(Ground::new(seed)))
+    }
+
+    fn with(worker: Worker, ground: Option<Ground>) -> Self {
+        let (worker, people) = (Arc::new(worker), Arc::new(People::default()));
+        let new_transport: motet::signal::NewTransport = match &ground {
+            Some(ground) => motet::signal::negotiators(vec![ground.sim.server.environment()]),
+            None => Box::new(|_| Box::new(Words::new())),
+        };
         let refused = Arc::new(Counters::default());
         let door = Door {
             settings: Settings::default(),
             workers: worker.clone(),
-            new_transport: Box::new(|_| Box::new(Words::new())),
+            new_transport,
             refused: refused.clone(),
             people: people.clone(),
         };
@@ -86,9 +104,9 @@ impl World {
             refused,
             seats: (0..SEATS).map(|_| None).collect(),
             truth: Truth::default(),
-            keys: [None; ROOMS],
             dead: Vec::new(),
             names: 0,
+            ground,
         }
     }
 
@@ -111,15 +129,21 @@ impl World {
         assert!(self.people.sessions().all(|(_, count)| count == 0));
         assert!(self.worker.members().is_empty(), "{:?}", self.worker.members());
         tokio::time::sleep(Duration::from_secs(62)).await;
+        if let Some(ground) = &mut self.ground {
+            ground.check_all();
+        }
         let live = self.rooms.live();
         assert_eq!((live.rooms, live.events.0, live.updates), (0, 0, 0), "every room ended");
     }
 
     /// Everybody who has something to do does it, and all that is said is heard.
     async fn settle(&mut self) {
+        if self.ground.is_some() {
+            self.pass(15).await;
+        }
         loop {
             // The clock stands until all tasks wait.
-            tokio::time::sleep(Duration::from_millis(1)).await;
+            self.pass(1).await;
             let updates = self.worker.updates(now());
             if updates.is_empty() {
                 break;
@@ -138,19 +162,39 @@ impl World {
         }
     }
 
+    /// Time goes on for everybody.
+    async fn pass(&mut self, ms: u64) {
+        let Some(ground) = &mut self.ground else {
+            return tokio::time::sleep(Duration::from_millis(ms)).await;
+        };
+        for _ in 0..ms.div_ceil(5) {
+            let step = Duration::from_millis(ms.min(5));
+            for (room, update) in ground.pass(step, self.worker.commands()) {
+                self.rooms.deliver(room, update);
+            }
+            tokio::time::sleep(step).await;
+        }
+    }
+
     async fn pause(&mut self, ms: u64) {
         let end = now() + Duration::from_millis(ms);
+        let settled = self.ground.as_ref().map(|ground| ground.settled(self));
         while now() < end {
             // Browsers answer a ping every 2 s. Where nobody looks, it is enough that the worker says who is silent.
             let watched = self.seats.iter().flatten().any(|seat| seat.page.is_healthy());
             let step = (end - now()).min(Duration::from_millis(if watched { 1900 } else { 9000 }));
-            tokio::time::sleep(step).await;
+            self.pass(step.as_millis().max(1) as u64).await;
             for seat in self.seats.iter().flatten().filter(|seat| seat.page.is_healthy()) {
                 // The pong of a browser.
                 seat.page.wire.as_ref().expect("healthy").line.heard();
             }
             self.settle().await;
             self.check();
+        }
+        if let (Some(settled), true) = (settled, ms >= 2_000) {
+            let mut ground = self.ground.take().expect("media");
+            ground.check_flow(self, &settled);
+            self.ground = Some(ground);
         }
     }
 
@@ -180,6 +224,10 @@ impl World {
                     panic!("{you}: {wrong}\n{roster:#?}\n{:#?}", self.truth);
                 }
             }
+        }
+        if let Some(mut ground) = self.ground.take() {
+            ground.check_slots(self);
+            self.ground = Some(ground);
         }
         // The worker knows exactly those who are here, and what they publish.
         let members = self.worker.members();
@@ -230,7 +278,7 @@ impl World {
                 self.say(&mut seat, Said::Unpublish { id, section: None }).await;
                 self.say(&mut seat, Said::Mute { id, section: None, muted: true }).await;
             }
-            Act::Want { .. } => self.say(&mut seat, Said::Want).await,
+            Act::Want { height } => self.say(&mut seat, Said::Want { height }).await,
             Act::Name => {
                 self.names += 1;
                 self.say(&mut seat, Said::Name(format!("renamed {}", self.names))).await;
@@ -260,10 +308,19 @@ impl World {
                 }
             }
             Act::Restart => {
-                let transport = seat.page.transport;
-                self.say(&mut seat, Said::Offer { transport }).await;
+                let (transport, answered) = (seat.page.transport, seat.page.answered);
+                if self.ground.is_none() || seat.page.is_healthy() {
+                    self.say(&mut seat, Said::Offer { transport }).await;
+                    if seat.page.is_healthy() {
+                        seat.page.read();
+                    }
+                }
+                if let Some(ground) = &mut self.ground {
+                    ground.restart(seat.raw, seat.page.answered > answered);
+                }
             }
-            Act::Dark | Act::Light => self.set_media(&seat.page.you, act == Act::Light),
+            Act::Second => self.offer_another(&mut seat).await,
+            Act::Dark | Act::Light => self.set_media(&seat, act == Act::Light),
             Act::Fail => self.fail(&mut seat).await,
             Act::Reload { token, clean } => return self.reload(index, seat, token, clean).await,
             Act::Bye if seat.page.is_healthy() => {
@@ -280,7 +337,10 @@ impl World {
                 return;
             }
             Act::Bye | Act::Close | Act::Kill => {
-                self.set_media(&seat.page.you, false);
+                self.set_media(&seat, false);
+                if let Some(ground) = &mut self.ground {
+                    ground.silence(seat.raw);
+                }
                 self.silence_carrier(&seat, seat.page.is_healthy());
                 self.dead.push(seat.page);
                 return;
@@ -295,22 +355,28 @@ impl World {
     async fn join(&mut self, index: usize, room: usize, identity: Option<(&Seat, String)>) {
         self.names += 1;
         let name = format!("person {}", self.names);
-        let sections: Vec<usize> = if self.names.is_multiple_of(3) { vec![] } else { vec![0] };
+        let sections = match (&self.ground, self.names % 3) {
+            (Some(_), _) => vec![0, 1],
+            (None, 0) => vec![],
+            (None, _) => vec![0],
+        };
+        let offer = self.ground.as_mut().map_or("first".to_owned(), |ground| ground.offer(room));
         let publish: Vec<_> = sections.iter().map(|section| item(*section, false)).collect();
         let mut hello = json!({"t": "hello", "s": 1, "a": 0, "room": format!("room-{room}"), "name": name,
-            "offer": "first", "publish": publish, "want": {"n": 1}});
+            "offer": offer, "publish": publish, "want": {"n": 1}});
         if let Some((seat, token)) = &identity {
             hello["session"] = seat.page.session.clone().into();
             hello["token"] = token.clone().into();
         }
         let mut wire = Wire::new(&self.rooms);
         assert!(wire.line.take(&hello.to_string()).await, "let in");
-        tokio::time::sleep(Duration::from_millis(1)).await;
+        self.pass(1).await;
         let (messages, closed) = wire.read();
         assert_eq!(closed, None);
         let (welcome, rest) = messages.split_first().expect("a welcome");
         assert_eq!(welcome["t"], "welcome", "{welcome}");
         let mut page = Page::new(wire, welcome);
+        let raw = self.ground.as_mut().map_or(0, |ground| ground.answered(&page.you, &welcome["answer"]));
         rest.iter().for_each(|message| page.take(message));
         let publications = sections.iter().map(|section| (*section, false)).collect();
         let person = Person { room, name, publications, media: None, carrier: None };
@@ -331,11 +397,10 @@ impl World {
             previous: None,
             failed: false,
             wants: 1,
+            height: 360,
+            raw,
             replaced: Vec::new(),
         });
-        let members = self.worker.members();
-        let you = id(&self.seats[index].as_ref().expect("sits").page.you);
-        self.keys[room] = members.get(&you).map(|member| member.room);
     }
 
     /// Says something that is kept until it is acknowledged, in the carrier's present state.
@@ -344,9 +409,9 @@ impl World {
             Said::Publish { section, muted } => json!({"t": "publish", "publish": [item(*section, *muted)]}),
             Said::Unpublish { id, .. } => json!({"t": "unpublish", "publication": id}),
             Said::Mute { id, muted, .. } => json!({"t": "mute", "publication": id, "muted": muted}),
-            Said::Want => {
+            Said::Want { height } => {
                 seat.wants += 1;
-                json!({"t": "want", "n": seat.wants})
+                json!({"t": "want", "n": seat.wants, "default": {"height": height}})
             }
             Said::Name(name) => json!({"t": "name", "name": name}),
             Said::Who => json!({"t": "who"}),
@@ -360,7 +425,8 @@ impl World {
                 } else {
                     Vec::new()
                 };
-                let sdp = format!("again{}", self.names);
+                let again = || format!("again{}", self.names);
+                let sdp = self.ground.as_ref().map_or_else(again, |ground| ground.offer_again(seat.raw));
                 json!({"t": "offer", "transport": transport, "sdp": sdp, "publish": publish})
             }
         };
@@ -387,7 +453,7 @@ impl World {
         }
         let wire = seat.page.wire.as_mut().expect("healthy");
         assert!(wire.line.take(&message.to_string()).await, "the room is over");
-        tokio::time::sleep(Duration::from_millis(1)).await;
+        self.pass(1).await;
     }
 
     /// The server has heard it: what it changes, and what is to come back.
@@ -411,14 +477,14 @@ impl World {
             Said::Unpublish { .. } | Said::Mute { .. } => {
                 expected.errors.insert(s, "unknown_publication");
             }
-            Said::Want => {}
+            Said::Want { height } => seat.height = *height,
             Said::Name(name) => person.name.clone_from(name),
             Said::Who => expected.pages += 1,
             Said::Nonsense => {
                 expected.errors.insert(s, "unknown_kind");
             }
             Said::Offer { transport } => {
-                if seat.failed == (*transport > seat.page.transport) {
+                if *transport > seat.page.transport || !seat.failed {
                     expected.answers.insert(s);
                 } else {
                     expected.errors.insert(s, "wrong_state");
@@ -434,7 +500,11 @@ impl World {
         }
     }
 
-    fn set_media(&mut self, you: &str, flows: bool) {
+    fn set_media(&mut self, seat: &Seat, flows: bool) {
+        let you = &seat.page.you;
+        if let Some(ground) = &mut self.ground {
+            ground.set_flows(seat.raw, flows);
+        }
         // Whom the worker gave up sends nothing to it.
         let known = self.worker.members().contains_key(&id(you));
         if let Some(person) = self.truth.0.get_mut(you).filter(|_| known) {
@@ -451,27 +521,30 @@ impl World {
 
     async fn fail(&mut self, seat: &mut Seat) {
         if seat.failed {
-            // The page has heard of it and makes another.
-            if seat.page.is_healthy() {
-                let next = seat.page.transport + 1;
-                let answers = seat.page.expected.answers.len();
-                self.say(seat, Said::Offer { transport: next }).await;
-                seat.page.read();
-                // Unless there were too many offers of late.
-                if seat.page.expected.answers.len() == answers
-                    && self.worker.members().contains_key(&id(&seat.page.you))
-                {
-                    (seat.page.transport, seat.failed) = (next, false);
-                    if let Some(person) = self.truth.0.get_mut(&seat.page.you) {
-                        person.media = None;
-                    }
-                }
-            }
+            // The page has heard of it.
+            self.offer_another(seat).await;
         } else if self.worker.fail(id(&seat.page.you)) {
             seat.failed = true;
             seat.page.expected.restarts += 1;
             if let Some(person) = self.truth.0.get_mut(&seat.page.you) {
                 person.media.get_or_insert(now());
+            }
+        }
+    }
+
+    /// Another transport, whether or not there is one.
+    async fn offer_another(&mut self, seat: &mut Seat) {
+        if self.ground.is_some() || !seat.page.is_healthy() {
+            return;
+        }
+        let (next, answered) = (seat.page.transport + 1, seat.page.answered);
+        self.say(seat, Said::Offer { transport: next }).await;
+        seat.page.read();
+        // Unless there were too many offers of late.
+        if seat.page.answered > answered {
+            (seat.page.transport, seat.failed) = (next, false);
+            if let Some(person) = self.truth.0.get_mut(&seat.page.you) {
+                person.media = None;
             }
         }
     }
@@ -485,7 +558,7 @@ impl World {
 
     /// Reads the last words.
     async fn settle_one(&mut self, seat: &mut Seat, expected: Close) {
-        tokio::time::sleep(Duration::from_millis(1)).await;
+        self.pass(1).await;
         assert_eq!(seat.page.read(), Some(expected));
     }
 
@@ -502,7 +575,7 @@ impl World {
         let gone = self.truth.0.get(&seat.page.you).map_or(Is::Yes, |person| person.is_gone(now()));
         let mut wire = Wire::new(&self.rooms);
         wire.line.take(&seat.page.resume(&token)).await;
-        tokio::time::sleep(Duration::from_millis(1)).await;
+        self.pass(1).await;
         let (messages, closed) = wire.read();
         let (first, rest) = messages.split_first().expect("an answer");
         if first["t"] == "refuse" {
@@ -559,7 +632,7 @@ impl World {
         }
         let mut wire = Wire::new(&self.rooms);
         assert!(wire.line.take(&seat.page.resume(&seat.page.token)).await);
-        tokio::time::sleep(Duration::from_millis(1)).await;
+        self.pass(1).await;
         wire.broken = true;
         self.truth.0.get_mut(&seat.page.you).expect("here").carrier = Some(now());
         // The page's token stays valid, because nobody has shown the one that got lost.
@@ -574,7 +647,7 @@ impl World {
             // The old page closes before the new one is there: that ends the session.
             let wire = seat.page.wire.take().expect("healthy");
             wire.line.lose(true).await;
-            tokio::time::sleep(Duration::from_millis(1)).await;
+            self.pass(1).await;
             self.truth.0.remove(&seat.page.you);
         } else {
             self.silence_carrier(&seat, seat.page.is_healthy());
@@ -584,7 +657,10 @@ impl World {
         let new = self.seats[index].as_ref().expect("sits");
         if new.page.you != seat.page.you {
             // Somebody new; the old page sends nothing any more.
-            self.set_media(&seat.page.you, false);
+            self.set_media(&seat, false);
+        }
+        if let Some(ground) = &mut self.ground {
+            ground.silence(seat.raw);
         }
         self.dead.push(seat.page);
     }

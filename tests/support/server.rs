@@ -31,6 +31,8 @@ pub struct Server {
     pub worker: Worker,
     pub address: SocketAddr,
     pub updates: Vec<(Instant, Update)>,
+    /// The same for a test that has rooms to tell.
+    pub news: Vec<(RoomKey, Update)>,
     pub members: Vec<Member>,
     batch: SendBatch,
     sent: Sent,
@@ -60,6 +62,7 @@ impl Server {
             worker,
             address: "198.51.100.1:7882".parse().expect("an address"),
             updates: Vec::new(),
+            news: Vec::new(),
             members: Vec::new(),
             batch: SendBatch::new(),
             sent: Sent::default(),
@@ -193,7 +196,8 @@ impl Server {
         };
         self.worker.handle_some(now - self.skipped, &mut self.batch, &mut self.sent, &mut go_on);
         self.sent.flush(&mut self.batch);
-        while let Some((_, update)) = self.worker.poll_update() {
+        while let Some((room, update)) = self.worker.poll_update() {
+            self.news.push((room, update.clone()));
             self.updates.push((now, update));
         }
         std::mem::take(&mut self.sent.0)

@@ -165,7 +165,15 @@ async fn kill(house: &House, when: Killed) -> String {
         Killed::TransportGone => {
             let (participant, epoch) = (client.you.parse().expect("an id"), Epoch(1));
             let key = client.room.as_ref().expect("in a room").key;
-            house.rooms.deliver(key, Update::Closed { participant, epoch, transport: TransportNumber(0), reason: Reason::DtlsFailed });
+            house.rooms.deliver(
+                key,
+                Update::Closed {
+                    participant,
+                    epoch,
+                    transport: TransportNumber(0),
+                    reason: Reason::DtlsFailed,
+                },
+            );
         }
     }
     turn().await;
@@ -253,7 +261,12 @@ async fn what_an_old_epoch_still_says_or_suffers_concerns_nobody() {
         Update::Heard { participant, epoch: old, silent: true, since_ms: 29_000 },
         Update::Have { participant, epoch: old, version: 9, have: crate::room::Have::default() },
         Update::Layers { participant, epoch: old, layers: BTreeMap::new() },
-        Update::Closed { participant, epoch: old, transport: TransportNumber(0), reason: Reason::ConsentExpired },
+        Update::Closed {
+            participant,
+            epoch: old,
+            transport: TransportNumber(0),
+            reason: Reason::ConsentExpired,
+        },
     ] {
         house.rooms.deliver(key, late);
     }
