@@ -2,6 +2,7 @@
 // carriers, connections and sessions; only `leave` and the server's refusal end it.
 
 import { Carriers } from "./carriers.js";
+import { Chat } from "./chat.js";
 import { MotetError, asMotetError } from "./errors.js";
 import { Playback } from "./playback.js";
 import { Publishing } from "./publishing.js";
@@ -14,7 +15,7 @@ import { Wants } from "./want.js";
 /** @import { Publication } from "./participant.js" */
 /** @import { WantEnvironment } from "./want.js" */
 /** @import { DeviceChoice, JoinOptions, OpenedDevices, Person, ReceiveChoice, Room as PublicRoom, RoomEventMap, RoomState } from "./types.d.ts" */
-/** @import { ClientMessage, ErrorMessage, ParticipantInfo, ServerMessage, Source, Welcome, WhoPage } from "./protocol.d.ts" */
+/** @import { ClientMessage, ErrorMessage, ParticipantInfo, ServerMessage, Source, TypingSeen, Welcome, WhoPage } from "./protocol.d.ts" */
 /** @import { Slot } from "./slots.js" */
 /** @import { LocalTrack } from "./track.js" */
 
@@ -42,6 +43,7 @@ const GROW_AFTER = 100;
 export class Room extends EventTarget {
   /** @readonly @type {string} */ id;
   /** @type {RoomState} */ state = "connecting";
+  /** @readonly @type {Chat} */ chat;
 
   /** @type {Environment} */ #environment;
   /** @type {string | URL} */ #url;
@@ -84,6 +86,12 @@ export class Room extends EventTarget {
     });
     this.#wants = new Wants((want) => void this.#send({ t: "want", ...want }), environment);
     this.#transports = this.#makeTransports();
+    this.chat = new Chat({
+      send: (message) => this.#send(message),
+      mention: (message) => this.#entered && this.#signal?.mention(message),
+      me: () => this.me.id,
+      said: (message) => this.#emit("chat", { message, participant: this.participants.get(message.from) ?? null }),
+    });
     this.#playback = new Playback(environment.createAudio, () => this.#emit("playbackblocked", {}));
     this.#listen();
   }
@@ -250,6 +258,7 @@ export class Room extends EventTarget {
     if (this.#transports.have(welcome.have)) this.#signal?.acknowledge();
     this.#roster.enter(welcome.you, welcome);
     this.#bindSlots();
+    this.chat.entered(welcome.chat ?? []);
     this.#publishing.announce();
     this.#assess("joined");
   }
@@ -320,6 +329,7 @@ export class Room extends EventTarget {
     this.#wake?.();
     this.#listening.abort();
     this.#publishing.close();
+    this.chat.close();
     for (const publication of this.#roster.publications()) publication.end();
     this.#wants.close();
     this.#emit("closed", { error });
@@ -395,6 +405,12 @@ export class Room extends EventTarget {
       case "restart":
         void this.#transports.replace();
         break;
+      case "chat":
+        this.chat.received(message);
+        break;
+      case "typing":
+        this.#typing(message);
+        break;
       case "speakers":
         this.#roster.speak(message.speakers);
         break;
@@ -411,8 +427,15 @@ export class Room extends EventTarget {
     }
   }
 
+  /** @param {TypingSeen} message */
+  #typing({ from, to }) {
+    const participant = this.participants.get(from);
+    if (participant) this.#emit("typing", { participant, private: to !== undefined });
+  }
+
   /** @param {ErrorMessage} message */
   #failed(message) {
+    if (this.chat.refused(message)) return; // whoever said it hears why
     this.#transports.refused(message);
     this.#publishing.refused(message.id ?? 0);
     this.#emit("error", { error: new MotetError(message.reason, message) });

@@ -126,6 +126,11 @@ export class Signal {
     return message.s;
   }
 
+  /** Says what is worth nothing later. @param {ClientMessage} message */
+  mention(message) {
+    if (this.#phase === "up") this.#write(message);
+  }
+
   /** Says at once what was seen: the server waits for it. */
   acknowledge() {
     if (this.#phase === "up") this.#write({ t: "ack" });

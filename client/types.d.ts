@@ -93,6 +93,31 @@ export interface ReceiveChoice {
   lastSpeakers?: number;
 }
 
+export interface ChatMessage {
+  /** Grows in the order in which the room heard it. */
+  readonly id: number;
+  readonly from: ParticipantId;
+  /** The name that the sender had. */
+  readonly name: string;
+  /** `null`: to everybody. */
+  readonly to: ParticipantId | null;
+  /** Show it as text, never as markup. */
+  readonly text: string;
+  readonly key: string | undefined;
+  readonly at: Date;
+  /** Said by this page, or by the participant that it is. */
+  readonly mine: boolean;
+}
+
+export interface Chat {
+  /** What was said, oldest first, also before one came: the last 200 messages of at most 4 hours. */
+  readonly messages: readonly ChatMessage[];
+  /** Resolves when the room heard it, exactly once; while the connection is down it waits. At most 4096 bytes. */
+  send(text: string, options?: { to?: ParticipantId | Person }): Promise<ChatMessage>;
+  /** To be called while somebody writes; others get the `typing` event. */
+  typing(options?: { to?: ParticipantId | Person }): void;
+}
+
 /** Who is there when `join` is done is in `room.participants`; events tell what changes afterwards. */
 export interface RoomEventMap {
   participantjoined: CustomEvent<{ participant: Participant }>;
@@ -106,6 +131,10 @@ export interface RoomEventMap {
   publicationremoved: CustomEvent<{ participant: Participant; publication: Publication }>;
   /** Who speaks now, the dominant one first. */
   speakerschanged: CustomEvent<{ speakers: Participant[] }>;
+  /** Somebody said something, oneself included. `participant` is `null` where he is not named or has left. */
+  chat: CustomEvent<{ message: ChatMessage; participant: Participant | null }>;
+  /** Somebody is writing: show it for 5 s. */
+  typing: CustomEvent<{ participant: Participant; private: boolean }>;
   /** One's own camera or microphone. */
   mediachanged: CustomEvent<{ media: LocalMedia }>;
   /** The connection to the server broke; it is being restored and the room stays as it was. */
@@ -131,6 +160,7 @@ export interface Room extends EventTarget {
   readonly speakers: Participant[];
   readonly camera: LocalMedia;
   readonly microphone: LocalMedia;
+  readonly chat: Chat;
   setCamera(choice: DeviceChoice): Promise<void>;
   /** Turning the microphone off keeps the device open, so that turning it on is instant. */
   setMicrophone(choice: DeviceChoice): Promise<void>;
