@@ -3,7 +3,7 @@
 use motet::control::Command;
 use motet::id::PublicationId;
 use motet::observe::reason::Reason;
-use motet::room::{Want, Wish};
+use motet::room::{Want, Why, Wish};
 
 use crate::support::media::{Kind, Run, Stream};
 use crate::support::network::Link;
@@ -239,6 +239,8 @@ fn a_wish_for_nothing_empties_the_slot_and_another_fills_it() {
     sim.want(1, 0);
     sim.run_for(ms(100));
     let before = picture(&mut sim, 1).packets.len();
+    let why = |sim: &Sim| sim.server.have(1).slots.last().and_then(|slot| slot.why);
+    assert_eq!(why(&sim), Some(Why::NotWanted));
     sim.run_for(s(1));
     assert_eq!(picture(&mut sim, 1).packets.len(), before);
     let id = PublicationId(sim.publication(0, "1"));
@@ -257,4 +259,5 @@ fn a_wish_for_nothing_empties_the_slot_and_another_fills_it() {
     assert!(stream.packets.len() > before + 30);
     stream.assert_complete();
     assert_eq!(sim.server.have(1).n, 2);
+    assert_eq!(why(&sim), None);
 }

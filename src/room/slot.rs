@@ -31,6 +31,8 @@ pub struct Slot {
     pub next: Option<Binding>,
     /// When the publication was decided that the slot carries or will carry.
     pub bound: Option<Instant>,
+    /// It is empty because its viewer does not want what it carried.
+    pub refused: bool,
     /// The last complaint that was acted upon.
     pub stalled: Option<Instant>,
     /// Where the slot's clock stood at the server's epoch.
@@ -100,6 +102,7 @@ impl Slot {
             binding: None,
             next: None,
             bound: None,
+            refused: false,
             stalled: None,
             base,
             packets: 0,
@@ -119,7 +122,7 @@ impl Slot {
     ///
     /// `version` is that of the statement that will tell the viewer.
     pub fn bind(&mut self, publication: PublicationKey, id: PublicationId, version: u64, now: Instant) {
-        self.bound = Some(now);
+        (self.bound, self.refused) = (Some(now), false);
         if self.binding.is_some_and(|binding| binding.publication == publication) {
             self.next = None;
             return;
@@ -346,7 +349,7 @@ impl Slot {
             pending: false,
             from_ts: None,
             layer: None,
-            why: None,
+            why: self.refused.then_some(Why::NotWanted),
         };
         if let Some(binding) = self.decided() {
             state.publication = Some(binding.id);

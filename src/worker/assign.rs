@@ -108,6 +108,9 @@ impl Worker {
     fn assign_slots(&mut self, now: Instant, key: ParticipantKey) {
         let Some(member) = self.members.get_mut(key) else { return };
         let agenda = std::mem::take(&mut member.agenda);
+        if !agenda.all {
+            member.agenda.again = agenda.again;
+        }
         let mut table = std::mem::take(&mut self.table);
         self.fill(&mut table, now, key, agenda.all, &agenda.offers);
         self.work.assignments += 1;
@@ -124,6 +127,10 @@ impl Worker {
                 }
                 changed = true;
                 self.bind(now, Route { receiver: key, slot: index as u16 }, next);
+                if next.is_none() {
+                    // What ended has left its slot before.
+                    self.members[key].media.slots[index].refused = true;
+                }
             }
             if agenda.all || before != next {
                 self.retarget_slot(now, key, index);
@@ -180,7 +187,7 @@ impl Worker {
         let audio = member.media.slots.iter().filter(|slot| slot.section.kind == Kind::Audio);
         let settles =
             audio.filter_map(|slot| slot.bound).map(|at| at + VOICE_KEPT_FOR).filter(|at| *at > now).min();
-        member.agenda.again = settles;
+        member.agenda.again = [member.agenda.again, settles].into_iter().flatten().min();
         if let Some(at) = settles {
             self.wake_at(key, at);
         }

@@ -99,6 +99,8 @@ impl Worker {
         }
         let transport = Transport::new(&self.certificate, &join.local, &join.remote, now);
         let media = Participant::new(&join.media, join.want);
+        // Goes on in the same epoch: what was seen of the first connection's slots says nothing of the second's.
+        let version = predecessor.map_or(0, |predecessor| self.members[predecessor].version);
         let key = self.members.insert_with_key(|key| Member {
             id: join.participant,
             epoch: join.epoch,
@@ -119,7 +121,7 @@ impl Worker {
             predecessor,
             held: Vec::new(),
             retires: None,
-            version: 0,
+            version,
             agenda: Agenda::default(),
             fault: None,
         });
