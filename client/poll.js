@@ -5,7 +5,7 @@
 /**
  * The part of `fetch` that is used.
  * @typedef {(url: string, init: { method: string, body: string, headers: Record<string, string>, signal: AbortSignal, keepalive: boolean })
- *   => Promise<{ ok: boolean, text(): Promise<string> }>} Request
+ *   => Promise<{ ok: boolean, status: number, text(): Promise<string> }>} Request
  */
 
 /** ms that a request waits for something to be said; its answer is a sign of life. Higher notices a dead network later, lower costs requests. */
@@ -14,7 +14,9 @@ const WAIT = 4000;
 const LATE = 4000;
 /** Bytes that browsers send on behalf of a page that is gone are limited to 64 kB in all. */
 const KEPT_ALIVE = 8192;
+/** Close codes, as a WebSocket has them. */
 const LOST = 1006;
+const TOO_LARGE = 1009;
 const LEFT = 1000;
 
 /** @implements {Carrier} */
@@ -94,10 +96,10 @@ export class Poll {
     const timer = setTimeout(() => this.#end(), wait + LATE);
     const mine = this.#id !== "";
     try {
-      const { ok, text } = await this.#ask(body, wait, signal);
+      const { ok, status, text } = await this.#ask(body, wait, signal);
       // What the server says of a carrier that it forgot is not about the session.
       if (ok || !mine) for (const line of text.split("\n")) this.#say(line);
-      if (!ok) this.#end();
+      if (!ok) this.#end(status === 413 ? TOO_LARGE : LOST);
     } catch {
       this.#end();
     } finally {
@@ -112,7 +114,7 @@ export class Poll {
       headers: { "content-type": "text/plain" },
       keepalive: wait === 0 && body.length < KEPT_ALIVE, // the last words are said while the page goes away
     });
-    return { ok: answer.ok, text: await answer.text() };
+    return { ok: answer.ok, status: answer.status, text: await answer.text() };
   }
 
   /** @param {string} line */

@@ -132,6 +132,21 @@ export interface Ping extends Envelope {
   t: "ping";
 }
 
+export interface Chat extends Envelope {
+  t: "chat";
+  /** Absent: to everybody. */
+  to?: ParticipantId;
+  /** Either this or `sealed`. */
+  text?: string;
+  /** Base64 of what only those with the key can read. */
+  sealed?: string;
+  /** The client's own name for it: a repetition is said once. */
+  key?: string;
+}
+export interface Typing extends Envelope {
+  t: "typing";
+  to?: ParticipantId;
+}
 export interface Stall extends Envelope {
   t: "stall";
   slot: Mid;
@@ -147,21 +162,21 @@ export interface Who extends Envelope {
 // Both
 
 /** Begins a request of the long poll. */
-export interface Poll {
+export interface Poll extends Envelope {
   t: "poll";
   /** Secret. */
   id: string;
 }
 
 /** Begins the first answer of a long poll carrier. */
-export interface CarrierName {
+export interface CarrierName extends Envelope {
   t: "carrier";
   /** Secret. */
   id: string;
 }
 
 /** Ends the last answer of a long poll carrier. */
-export interface Closed {
+export interface Closed extends Envelope {
   t: "closed";
   /** As a WebSocket's close code. */
   code: number;
@@ -186,6 +201,8 @@ export interface Welcome extends Envelope {
   participants: ParticipantInfo[];
   publications: PublicationInfo[];
   have: HaveState;
+  /** What was said to everybody before, oldest first. */
+  chat?: SaidInfo[];
   limits: Record<string, number>;
 }
 export interface Refuse extends Envelope {
@@ -234,6 +251,28 @@ export interface WhoPage extends Envelope {
   /** What the next page begins behind; absent on the last. */
   next?: ParticipantId;
 }
+/** What somebody said. */
+export interface SaidInfo {
+  /** Grows in the order in which the room heard it. */
+  id: number;
+  from: ParticipantId;
+  /** The name that he had. */
+  name: string;
+  to?: ParticipantId;
+  text?: string;
+  sealed?: string;
+  key?: string;
+  /** ms since 1970 by the server's clock. */
+  at: number;
+}
+export interface Said extends Envelope, SaidInfo {
+  t: "chat";
+}
+export interface TypingSeen extends Envelope {
+  t: "typing";
+  from: ParticipantId;
+  to?: ParticipantId;
+}
 export interface Speakers extends Envelope {
   t: "speakers";
   /** Who speaks now, the dominant one first. */
@@ -263,6 +302,6 @@ export interface Goaway extends Envelope {
 }
 
 export type ClientMessage =
-  | Hello | Resume | Poll | Ack | Ping | Bye | Offer | PublishMessage | Unpublish | Mute | Want | Name | Stall | Who;
+  | Hello | Resume | Poll | Ack | Ping | Bye | Offer | PublishMessage | Unpublish | Mute | Want | Name | Chat | Typing | Stall | Who;
 export type ServerMessage =
-  | CarrierName | Closed | Welcome | Refuse | Resumed | Ack | Pong | Answer | Restart | RoomDelta | Snapshot | WhoPage | Have | Speakers | Layers | ErrorMessage | Goaway;
+  | CarrierName | Closed | Welcome | Refuse | Resumed | Ack | Pong | Answer | Restart | RoomDelta | Snapshot | WhoPage | Said | TypingSeen | Have | Speakers | Layers | ErrorMessage | Goaway;

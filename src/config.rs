@@ -208,6 +208,31 @@ pub struct Config {
     // The last one to reload a page finds the same room.
     #[arg(long, env = "MOTET_ROOM_GRACE_SECONDS", value_name = "S", default_value_t = 60)]
     pub room_grace_seconds: u64,
+
+    /// Bytes of a chat message
+    // A page of text; what is longer is a document and travels as a file.
+    #[arg(long, env = "MOTET_CHAT_BYTES", value_name = "BYTES", default_value_t = 4096)]
+    pub chat_bytes: usize,
+
+    /// Chat messages of one participant in 10 s
+    // Three a second are more than anybody types, and each goes to everybody in the room.
+    #[arg(long, env = "MOTET_CHATS_PER_10S", value_name = "N", default_value_t = 30)]
+    pub chats_per_10s: u32,
+
+    /// Chat messages that a room remembers for those who come later
+    // More than anybody reads back; 0 remembers nothing.
+    #[arg(long, env = "MOTET_CHAT_HISTORY", value_name = "N", default_value_t = 200)]
+    pub chat_history: usize,
+
+    /// Bytes of them
+    // Part of every welcome: a second on a slow link.
+    #[arg(long, env = "MOTET_CHAT_HISTORY_BYTES", value_name = "BYTES", default_value_t = 128 << 10)]
+    pub chat_history_bytes: usize,
+
+    /// Seconds for which they are remembered
+    // The length of a long meeting.
+    #[arg(long, env = "MOTET_CHAT_HISTORY_SECONDS", value_name = "S", default_value_t = 4 * 3600)]
+    pub chat_history_seconds: u64,
 }
 
 /// One address of [`Config::advertise`].
@@ -285,6 +310,11 @@ impl Config {
             gather_above: self.gather_above,
             count_above: self.count_above,
             room_grace: Duration::from_secs(self.room_grace_seconds),
+            chat_bytes: self.chat_bytes,
+            chats_per_10s: self.chats_per_10s,
+            chat_history: self.chat_history,
+            chat_history_bytes: self.chat_history_bytes,
+            chat_history_for: Duration::from_secs(self.chat_history_seconds),
             sections: self.max_sections,
             origins: self.origins.clone(),
             proxies: self.proxies.clone(),

@@ -7,11 +7,12 @@
 //! 2. forward ([`forward`]): for each publication with fresh packets, for each receiver: select, rewrite, seal into
 //!    the send batch, so that the packets of one receiver stand together and leave in one run;
 //! 3. answer ([`answer`]): reports taken, packets repeated, keyframes asked for;
-//! 4. commands of the signaling half ([`control`], [`assign`], [`succeed`]);
-//! 5. timers ([`tick`]), among them what the server reports of its own accord ([`report`]).
+//! 4. commands of the signaling half ([`control`], [`succeed`]);
+//! 5. what can wait: timers ([`tick`]), among them what the server reports of its own accord ([`report`]), handshakes, who
+//!    speaks ([`speak`]), who sees whom ([`assign`]) and in which layer ([`target`]).
 //!
-//! Media comes first in every turn, and whatever is done for one participant is guarded: a panic removes that
-//! participant alone.
+//! Media comes first in every turn: what can wait is done piece by piece, and goes on in the next turn when its time is
+//! over. Whatever is done for one participant is guarded: a panic removes that participant alone.
 
 mod answer;
 mod assign;
@@ -22,7 +23,9 @@ mod progress;
 mod receive;
 mod report;
 pub mod run;
+mod speak;
 mod succeed;
+mod target;
 mod tick;
 
 use std::collections::VecDeque;
@@ -46,6 +49,7 @@ use crate::transport::demux::Demux;
 use crate::transport::timer::Wheel;
 use crate::units::Bitrate;
 
+pub use assign::Work;
 use member::Member;
 pub use member::Stage;
 
@@ -90,6 +94,23 @@ pub struct Worker {
     keyframes: Vec<PublicationKey>,
     /// Members whose slots changed in this turn.
     changed: Vec<ParticipantKey>,
+    /// Members whose slots are to be assigned, in order.
+    unassigned: VecDeque<ParticipantKey>,
+    /// Pictures whose receivers may want other layers.
+    demanded: Vec<PublicationKey>,
+    /// Publishers that are to be told of their layers.
+    layered: Vec<ParticipantKey>,
+    /// When each room's voices are next looked at.
+    listening: Wheel<RoomKey>,
+    /// Datagrams of handshakes that wait.
+    handshakes: VecDeque<(ParticipantKey, AddressPair, Vec<u8>)>,
+    /// One was taken in this turn already.
+    handshook: bool,
+    /// The last time that was told with what can wait.
+    told: Instant,
+    work: Work,
+    table: assign::Table,
+    hearing: speak::Hearing,
     scratch: forward::Scratch,
     updates: VecDeque<(RoomKey, Update)>,
     traffic: Arc<Traffic>,
@@ -111,6 +132,16 @@ impl Worker {
             fresh: Vec::new(),
             keyframes: Vec::new(),
             changed: Vec::new(),
+            unassigned: VecDeque::new(),
+            demanded: Vec::new(),
+            layered: Vec::new(),
+            listening: Wheel::new(now),
+            handshakes: VecDeque::new(),
+            handshook: false,
+            told: now,
+            work: Work::default(),
+            table: assign::Table::default(),
+            hearing: speak::Hearing::default(),
             scratch: forward::Scratch::default(),
             updates: VecDeque::new(),
             traffic: Arc::default(),
@@ -151,14 +182,41 @@ impl Worker {
         if catch_unwind(AssertUnwindSafe(|| self.control(now, command))).is_err()
             && let Some((key, _)) = self.registry.present(participant)
         {
-            self.give_up(now, key, Reason::Panicked);
+            self.give_up(key, Reason::Panicked);
         }
     }
 
-    /// Does what is due: handshakes, reports, requests, liveness.
+    /// Does all that is due: handshakes, reports, requests, liveness, slots.
     pub fn handle_timeout(&mut self, now: Instant, batch: &mut SendBatch, outlet: &mut dyn Outlet) {
-        while let Some(key) = self.wheel.poll(now) {
-            self.guard(now, key, |worker| worker.tick(now, key, batch, outlet));
+        self.handle_some(now, batch, outlet, &mut || true);
+    }
+
+    /// As [`handle_timeout`](Self::handle_timeout), piece by piece for as long as `go_on` says yes. At least one piece of
+    /// each kind is done, so that none starves; what is left is due at once.
+    pub fn handle_some(
+        &mut self,
+        now: Instant,
+        batch: &mut SendBatch,
+        outlet: &mut dyn Outlet,
+        go_on: &mut dyn FnMut() -> bool,
+    ) {
+        (self.told, self.handshook) = (now, false);
+        loop {
+            let mut busy = false;
+            if let Some(key) = self.wheel.poll(now) {
+                self.guard(key, |worker| worker.tick(now, key, batch, outlet));
+                busy = true;
+            }
+            if let Some(room) = self.listening.poll(now) {
+                self.hear_room(now, room);
+                busy = true;
+            }
+            busy |= self.shake_next_hand(now, batch, outlet);
+            busy |= self.assign_next(now);
+            busy |= self.look_at_next_demand(now);
+            if !busy || !go_on() {
+                break;
+            }
         }
         // What timers and commands allowed to begin.
         self.handle_fresh(now, batch, outlet);
@@ -167,7 +225,18 @@ impl Worker {
     /// When [`handle_timeout`](Self::handle_timeout) has something to do; `None` while nobody is here.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.wheel.next()
+        if self.unassigned.is_empty() && self.handshakes.is_empty() && self.demanded.is_empty() {
+            [self.wheel.next(), self.listening.next()].into_iter().flatten().min()
+        } else {
+            Some(self.told)
+        }
+    }
+
+    /// What was done so far that grows with rooms.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn work(&self) -> Work {
+        self.work
     }
 
     /// What changed, to be told to the rooms' signaling halves. To be called until `None`.
@@ -183,6 +252,7 @@ impl Worker {
             let (version, have) = (member.version, member.media.have(member.number));
             self.updates.push_back((member.room, Update::Have { participant, epoch, version, have }));
         }
+        while self.poll_layers() {}
         let update = self.updates.pop_front();
         if update.is_none() {
             self.traffic.members.store(self.members.len() as u64, Ordering::Relaxed);
@@ -208,9 +278,9 @@ impl Worker {
 
     /// Does something for one participant; should it panic, that participant is removed and nobody else is
     /// affected.
-    fn guard(&mut self, now: Instant, key: ParticipantKey, work: impl FnOnce(&mut Self)) {
+    fn guard(&mut self, key: ParticipantKey, work: impl FnOnce(&mut Self)) {
         if catch_unwind(AssertUnwindSafe(|| work(self))).is_err() {
-            self.give_up(now, key, Reason::Panicked);
+            self.give_up(key, Reason::Panicked);
         }
     }
 

@@ -37,6 +37,18 @@ mod model;
 /// Slots that pass from one person to another, and offers that grow.
 mod rebinding;
 
+/// Who speaks, and who is heard and seen where not everybody can be.
+mod speakers;
+
+/// Which layers anybody watches, and cures for still pictures.
+mod demand;
+
+/// What a room of many costs, by counting.
+mod scale;
+
+/// Suspended people and processes, and what happens in the middle of something else.
+mod misfortune;
+
 /// The packet path allocates nothing once it runs.
 mod allocation;
 

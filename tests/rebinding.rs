@@ -8,7 +8,7 @@ use motet::room::{Want, Wish};
 
 use crate::support::media::{Kind, Stream};
 use crate::support::network::Link;
-use crate::support::raw::{SIMULCAST, Shape};
+use crate::support::raw::{Raw, SIMULCAST, Shape};
 use crate::support::{Sim, ms, s};
 
 /// One slot of each kind.
@@ -165,6 +165,28 @@ fn who_leaves_is_followed_by_the_next_as_soon_as_the_name_is_known() {
 }
 
 #[test]
+fn slots_that_pass_on_under_loss_confuse_nothing() {
+    for seed in 0..4 {
+        let mut sim = call(seed, &SIMULCAST);
+        let bad = Link { delay: ms(25), jitter: ms(10), loss: 0.05, reorder: 0.03, ..Link::default() };
+        (0..3).for_each(|client| sim.links(client, bad, bad));
+        for publisher in [1, 0, 1, 0, 1, 1, 0, 1] {
+            look_at(&mut sim, WATCHER, publisher);
+            sim.run_for(ms(130 + 90 * seed));
+        }
+        let good = Link { delay: ms(25), ..Link::default() };
+        (0..3).for_each(|client| sim.links(client, good, good));
+        let since = sim.now;
+        sim.run_for(s(2));
+        sim.drain();
+        sim.check();
+        let stream = picture(&mut sim, WATCHER);
+        assert_eq!(stream.publishers().last(), Some(&1));
+        assert!(stream.packets.last().expect("packets").at > since + s(1));
+    }
+}
+
+#[test]
 fn a_change_of_mind_shows_no_trace() {
     let mut sim = call(3, &Shape::default());
     for publisher in [1, 0, 1, 0] {
@@ -205,4 +227,66 @@ fn a_publication_that_ends_while_it_is_being_bound_leaves_the_slot_to_others() {
         sim.drain();
         sim.check();
     }
+}
+
+/// The offer with so many more slots for pictures at its end.
+pub fn grown(offer: &str, more: usize) -> String {
+    let count = offer.matches("\r\nm=").count();
+    let at = offer.rfind("m=video").expect("a section of a picture");
+    let mut grown = offer.to_owned();
+    for mid in count..count + more {
+        grown += &offer[at..].replace(&format!("a=mid:{}\r\n", count - 1), &format!("a=mid:{mid}\r\n"));
+    }
+    let bundle = |count: usize| (0..count).map(|mid| format!(" {mid}")).collect::<String>() + "\r\n";
+    let group = "a=group:BUNDLE";
+    grown.replace(&format!("{group}{}", bundle(count)), &format!("{group}{}", bundle(count + more)))
+}
+
+/// What the room's signaling half does with the answer to a grown offer.
+pub fn grow(sim: &mut Sim, client: usize, answered: motet::signal::negotiate::Answered) {
+    let (now, transport) = (sim.now, motet::id::TransportNumber(0));
+    sim.clients[client].answered(now, &answered.sdp);
+    let media = Box::new(answered.media);
+    sim.server.command(now, client, |participant, epoch| Command::Sections {
+        participant,
+        epoch,
+        transport,
+        media,
+    });
+}
+
+#[test]
+fn an_offer_that_grows_in_mid_call_brings_more_pictures_and_disturbs_none() {
+    let mut sim = Sim::new(20);
+    sim.acknowledges = Some(ms(50));
+    for _ in 0..5 {
+        sim.raw_caller(1, &Shape::default());
+    }
+    let (client, mut offer) = Raw::new(5, sim.now, &VIEWER);
+    sim.join(1, &offer, Box::new(client));
+    sim.connect();
+    sim.start_media();
+    sim.run_for(s(1));
+    let mut pictures = 1;
+    for more in [2, 2] {
+        let since = sim.now;
+        offer = grown(&offer, more);
+        let answered = sim.server.members[5].negotiator.answer(&offer).expect("a grown offer is answered");
+        grow(&mut sim, 5, answered);
+        pictures += more;
+        sim.run_for(s(1));
+        let streams = sim.media(5).streams();
+        let came: Vec<&Stream> = streams.iter().filter(|stream| stream.kind == Kind::Video).collect();
+        assert_eq!(came.len(), pictures);
+        for stream in came {
+            assert_eq!(stream.publishers().len(), 1, "nobody changes place");
+            let first = stream.packets[0].at.max(since);
+            assert!(first - since < ms(200), "{:?}", first - since);
+            assert!(longest_gap(stream, since) < ms(60));
+        }
+        assert!(sim.server.have(5).slots.iter().all(|slot| slot.publication.is_some()));
+    }
+    sim.drain();
+    sim.check();
+    sim.media(5).streams().iter().for_each(Stream::assert_complete);
 }

@@ -23,9 +23,9 @@ function request(url, { body, signal, keepalive }) {
       url, keepalive, signal, wait: Number(new URL(url).searchParams.get("timeoutms")),
       lines: body.split("\n").map((line) => JSON.parse(line)),
       answered: false,
-      async answer(lines = [], ok = true) {
+      async answer(lines = [], status = 200) {
         made.answered = true;
-        resolve({ ok, text: async () => lines.map((line) => `${JSON.stringify(line)}\n`).join("") });
+        resolve({ ok: status === 200, status, text: async () => lines.map((line) => `${JSON.stringify(line)}\n`).join("") });
         await settle();
       },
       async fail() {
@@ -111,7 +111,7 @@ test("a request that fails, or is not answered in time, is the carrier's end", a
 
 test("a carrier that the server forgot is lost, not its session", async () => {
   await polling();
-  await waiting().answer([{ t: "refuse", reason: "unknown_session" }], false);
+  await waiting().answer([{ t: "refuse", reason: "unknown_session" }], 404);
   assert.deepEqual([kinds(), heard.closed], [["welcome 1"], [1006]]);
 });
 
@@ -119,8 +119,15 @@ test("a refusal of the first request is heard", async () => {
   const poll = listen(new Poll("https://calls.example/v1/poll", request));
   await settle();
   poll.send('{"t":"hello"}');
-  await requests[0].answer([{ t: "refuse", reason: "room_full" }], false);
+  await requests[0].answer([{ t: "refuse", reason: "room_full" }], 404);
   assert.deepEqual([kinds(), heard.closed], [["refuse"], [1006]]);
+});
+
+test("a message that is too large is told apart, because it would end every carrier", async () => {
+  const poll = await polling();
+  poll.send('{"t":"huge"}');
+  await requests.at(-1).answer([{ t: "refuse", reason: "message_too_large" }], 413);
+  assert.deepEqual([kinds(), heard.closed], [["welcome 1"], [1009]]);
 });
 
 test("the last words are said although the page goes away; a carrier that is given up says none", async () => {

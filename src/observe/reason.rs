@@ -175,6 +175,10 @@ reasons! {
     UnknownSection = "unknown_section",
     /// The publication does not exist or belongs to somebody else.
     UnknownPublication = "unknown_publication",
+    /// Nobody of this id is in the room.
+    UnknownParticipant = "unknown_participant",
+    /// The chat message is empty, too long, or holds what no text holds.
+    ChatText = "chat_text",
     /// The session ended or never was.
     UnknownSession = "unknown_session",
     /// The resume token is neither the present nor the previous one.

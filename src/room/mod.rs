@@ -4,6 +4,7 @@
 //! into commands; [`crate::control`] is the contract.
 
 pub mod clock;
+pub mod demand;
 pub mod history;
 pub mod keyframe;
 pub mod nack;
@@ -15,6 +16,7 @@ pub mod rewrite;
 pub mod route;
 pub mod select;
 pub mod slot;
+pub mod speaker;
 pub mod subscription;
 
 use std::collections::BTreeMap;

@@ -17,6 +17,9 @@ use crate::rtp::twcc::Recorder;
 /// retransmissions uses 14; more would only help an attacker fill memory.
 const MOST_STREAMS: usize = 64;
 
+/// Voices whose slots are remembered. More finds the slot of who has been silent for longer, fewer keeps memory small.
+const MOST_HOMES: usize = 32;
+
 /// Taken for the round trip until a report tells: what most people have. Higher repeats lost packets later,
 /// lower asks twice for what is on its way.
 const FIRST_ROUND_TRIP: Duration = Duration::from_millis(100);
@@ -29,7 +32,11 @@ pub struct Participant {
     /// The ids in this participant's packets; the same in all sections of one connection.
     pub extensions: ExtensionIds,
     pub want: Want,
+    /// Number of the wish that the slots were last assigned by.
+    pub answered: u32,
     pub have_changed: bool,
+    /// Slots in which voices were before, the latest last: they come back there.
+    homes: Vec<(PublicationKey, u16)>,
     pub away: bool,
     /// How this participant learns what of its media arrives.
     pub feedback: Feedback,
@@ -71,7 +78,9 @@ impl Participant {
             extensions: ExtensionIds::default(),
             slots: media.slots.iter().map(new_slot).collect(),
             want,
-            have_changed: true,
+            answered: 0,
+            have_changed: false,
+            homes: Vec::new(),
             away: false,
             feedback: media.feedback,
             twcc: Recorder::default(),
@@ -161,10 +170,25 @@ impl Participant {
         self.streams.iter()
     }
 
+    /// Notes which slot a voice has.
+    pub fn remember_home(&mut self, publication: PublicationKey, slot: u16) {
+        self.homes.retain(|(known, _)| *known != publication);
+        if self.homes.len() == MOST_HOMES {
+            self.homes.remove(0);
+        }
+        self.homes.push((publication, slot));
+    }
+
+    /// The slot that a voice has, or had before.
+    #[must_use]
+    pub fn home(&self, publication: PublicationKey) -> Option<u16> {
+        self.homes.iter().find(|(known, _)| *known == publication).map(|(_, slot)| *slot)
+    }
+
     /// What the participant is told of its slots.
     #[must_use]
     pub fn have(&self, transport: TransportNumber) -> Have {
-        Have { n: self.want.n, transport, slots: self.slots.iter().map(Slot::state).collect() }
+        Have { n: self.answered, transport, slots: self.slots.iter().map(Slot::state).collect() }
     }
 
     /// Whether anything was sent lately, so that feedback is worth its packets.

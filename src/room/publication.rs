@@ -5,12 +5,14 @@ use std::time::{Duration, Instant};
 use crate::id::{PublicationId, Rid, Ssrc};
 use crate::observe::reason::Reason;
 use crate::room::clock::{SenderClock, SenderReport};
+use crate::room::demand::Demand;
 use crate::room::history::{History, Packet};
 use crate::room::keyframe::Keyframe;
 use crate::room::nack::{Arrival, Nack};
 use crate::room::registry::ParticipantKey;
 use crate::room::route::Routes;
 use crate::room::select::LayerInfo;
+use crate::room::speaker::Voice;
 use crate::room::{Kind, SendingSection, Source};
 use crate::rtp::codec::vp8;
 use crate::rtp::extension::Received;
@@ -20,6 +22,10 @@ use crate::rtp::header::Header;
 /// Silence after which a layer is taken for not sent. Longer leaves a viewer with a frozen picture when the
 /// publisher's browser drops a layer, shorter takes a still screen for a dead one.
 pub const DEAD_AFTER: Duration = Duration::from_secs(1);
+
+/// Silence after which a layer that somebody misses is taken for not sent. Longer leaves him waiting, shorter gives up
+/// what comes with few pictures a second.
+const STALLED_AFTER: Duration = Duration::from_millis(500);
 
 /// A jump of the numbering beyond this is a restart or an intruder, not loss (RFC 3550 A.1).
 const MAX_DROPOUT: i32 = 3000;
@@ -43,6 +49,10 @@ pub struct Publication {
     pub fresh: Vec<Fresh>,
     /// Layer heights or liveness changed: receivers must choose anew.
     pub layers_changed: bool,
+    /// Of a picture: which layers anybody watches.
+    pub demand: Demand,
+    /// Of sound: how loud it is.
+    pub voice: Voice,
 }
 
 /// What the room knows of a publication.
@@ -119,6 +129,8 @@ impl Publication {
             routes: Routes::default(),
             fresh: Vec::new(),
             layers_changed: false,
+            demand: Demand::default(),
+            voice: Voice::default(),
         }
     }
 
@@ -189,6 +201,11 @@ impl Publication {
             target.alive = true;
             self.layers_changed = true;
         }
+        if let Some(level) = extensions.audio_level
+            && self.kind == Kind::Audio
+        {
+            self.voice.handle_packet(level);
+        }
         self.fresh.push(Fresh { layer, sequence, padding: payload.is_empty(), keyframe });
         Ok(())
     }
@@ -205,6 +222,16 @@ impl Publication {
             }
         }
         self.layers_changed
+    }
+
+    /// A viewer shows nothing new of a layer: whether it has been silent for longer than its pictures are apart. Then
+    /// receivers must choose anew.
+    pub fn handle_stall(&mut self, layer: u8, now: Instant) -> bool {
+        let Some(layer) = self.layers.get_mut(usize::from(layer)) else { return false };
+        let silent = layer.last_packet.is_none_or(|at| now.saturating_duration_since(at) >= STALLED_AFTER);
+        self.layers_changed |= layer.alive && silent;
+        layer.alive &= !silent;
+        silent
     }
 
     /// What receivers choose from.
@@ -233,6 +260,8 @@ impl Publication {
     /// Another publication, or none, is on the section from now on.
     pub fn set_published(&mut self, published: Option<Published>) {
         self.published = published;
+        self.demand = Demand::default();
+        self.voice.silence();
         self.layers.iter_mut().for_each(|layer| layer.opening = None);
     }
 
@@ -241,6 +270,7 @@ impl Publication {
         if let Some(published) = &mut self.published {
             published.muted = muted;
         }
+        self.voice.silence();
         for layer in &mut self.layers {
             layer.nack.clear();
             layer.keyframe.cancel();

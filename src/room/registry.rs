@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use slotmap::new_key_type;
 
 use crate::id::{Epoch, ParticipantId, PublicationId, RoomKey};
+use crate::room::speaker::Speakers;
 
 new_key_type! {
     /// A participant on this worker; never names another one, even after he left.
@@ -18,6 +19,15 @@ new_key_type! {
 pub struct Room {
     pub participants: Vec<ParticipantKey>,
     pub publications: Vec<PublicationKey>,
+    /// Those with a camera: who spoke last comes first, who never did in order of arrival.
+    pub cameras: Vec<ParticipantKey>,
+    /// Publications of sound whose levels are looked at.
+    pub voices: Vec<PublicationKey>,
+    pub speakers: Speakers<PublicationKey>,
+    /// How often somebody's turn to speak began.
+    pub turns: u64,
+    /// A look at the voices is planned.
+    pub listens: bool,
 }
 
 /// Finds participants by the ids that the room's task uses. Not on the packet path.

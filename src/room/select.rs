@@ -17,6 +17,16 @@ pub struct LayerInfo {
 /// A layer whose height is not yet known is taken for half of the one above it, as browsers scale them.
 #[must_use]
 pub fn choose(layers: &[LayerInfo], height: u16) -> Option<u8> {
+    among(layers, height, |layer| layer.alive).or_else(|| among(layers, height, |layer| layer.known))
+}
+
+/// The layer that would suit best if all were sent.
+#[must_use]
+pub fn ideal(layers: &[LayerInfo], height: u16) -> Option<u8> {
+    among(layers, height, |_| true)
+}
+
+fn among(layers: &[LayerInfo], height: u16, eligible: fn(&LayerInfo) -> bool) -> Option<u8> {
     let known = layers.iter().enumerate().find(|(_, layer)| layer.height > 0);
     let guess = |index: usize| match known {
         _ if layers[index].height > 0 => u32::from(layers[index].height),
@@ -24,11 +34,9 @@ pub fn choose(layers: &[LayerInfo], height: u16) -> Option<u8> {
         Some((at, layer)) => u32::from(layer.height) << (at - index),
         None => 720 >> index,
     };
-    let among = |eligible: fn(&LayerInfo) -> bool| {
-        let those = || (0..layers.len()).filter(move |&index| eligible(&layers[index]));
-        those().rev().find(|&index| guess(index) >= u32::from(height)).or_else(|| those().next())
-    };
-    among(|layer| layer.alive).or_else(|| among(|layer| layer.known)).map(|index| index as u8)
+    let those = || (0..layers.len()).filter(move |&index| eligible(&layers[index]));
+    let chosen = those().rev().find(|&index| guess(index) >= u32::from(height)).or_else(|| those().next());
+    chosen.map(|index| index as u8)
 }
 
 #[cfg(test)]
@@ -54,6 +62,15 @@ mod tests {
         assert_eq!(choose(&layers([720, 360, 180], [false, true, true]), 720), Some(1));
         assert_eq!(choose(&layers([720, 360, 180], [true, false, false]), 90), Some(0));
         assert_eq!(choose(&layers([720, 360, 180], [false; 3]), 720), None);
+    }
+
+    #[test]
+    fn what_is_not_sent_may_still_be_wished_for() {
+        let one = layers([720, 360, 180], [false, true, false]);
+        assert_eq!(ideal(&one, 720), Some(0));
+        assert_eq!(ideal(&one, 100), Some(2));
+        assert_eq!(ideal(&[LayerInfo::default(); 3], 360), Some(1));
+        assert_eq!(ideal(&[], 360), None);
     }
 
     #[test]

@@ -47,7 +47,8 @@ pub struct Slot {
     rewriter: Rewriter,
     /// The rewriter's first binding of the present publication.
     own_since: u32,
-    carried_before: bool,
+    /// What it carried last; `None` before the first.
+    shown: Option<PublicationKey>,
 }
 
 /// What a slot carries, or will from the next keyframe on.
@@ -61,6 +62,8 @@ pub struct Binding {
     pub target: Option<u8>,
     /// Whether that layer is being sent.
     pub sent: bool,
+    /// The layer that would suit best if all were sent.
+    pub ideal: Option<u8>,
     /// The slot's timestamp of the first packet.
     pub from_ts: Option<u32>,
     generation: u32,
@@ -108,7 +111,7 @@ impl Slot {
             rtx_sequence: 1024 + start % 30_000,
             rewriter: Rewriter::new(start),
             own_since: 0,
-            carried_before: false,
+            shown: None,
         }
     }
 
@@ -121,13 +124,15 @@ impl Slot {
             self.next = None;
             return;
         }
-        let waits = self.carried_before && self.section.kind == Kind::Video;
+        // Whoever was shown last may come back under the same name.
+        let waits = self.shown.is_some_and(|shown| shown != publication) && self.section.kind == Kind::Video;
         let binding = Binding {
             publication,
             id,
             layer: None,
             target: None,
             sent: false,
+            ideal: None,
             from_ts: None,
             generation: 0,
             gate: waits.then(|| Gate { version, until: now + NAME_CHANGE }),
@@ -141,6 +146,9 @@ impl Slot {
 
     /// A publication comes over another connection of its owner: the same to the viewer.
     pub fn rehome(&mut self, old: PublicationKey, new: PublicationKey) {
+        if self.shown == Some(old) {
+            self.shown = Some(new);
+        }
         for binding in [&mut self.binding, &mut self.next].into_iter().flatten() {
             if binding.publication == old {
                 binding.publication = new;
@@ -183,11 +191,13 @@ impl Slot {
         [&self.binding, &self.next].into_iter().flatten().find(|binding| binding.publication == publication)
     }
 
-    /// Decides which layer of the publication that was decided last to forward, and notes whether it is being `sent`.
+    /// Decides which layer of the publication that was decided last to forward, and notes whether it is being `sent` and
+    /// which were `ideal`.
     /// Returns whether a keyframe of it is needed.
-    pub fn retarget(&mut self, target: Option<u8>, sent: bool) -> bool {
+    pub fn retarget(&mut self, target: Option<u8>, ideal: Option<u8>, sent: bool) -> bool {
         let Some(binding) = self.next.as_mut().or(self.binding.as_mut()) else { return false };
         binding.target = target;
+        binding.ideal = ideal;
         binding.sent = sent;
         target.is_some() && binding.layer != target
     }
@@ -240,7 +250,7 @@ impl Slot {
     /// makes the receiver's buffer longer.
     #[must_use]
     pub fn opens_from_history(&self, arrival: Instant, now: Instant) -> bool {
-        !self.carried_before
+        self.shown.is_none()
             || (self.next.is_none()
                 && self.binding.is_some_and(|binding| binding.from_ts.is_none())
                 && self.last_sent.is_none_or(|sent| sent < arrival)
@@ -294,7 +304,7 @@ impl Slot {
                 replaced = self.binding.map(|binding| binding.publication);
                 self.binding = self.next.take();
             }
-            self.carried_before = true;
+            self.shown = Some(publication);
             self.report_due = true;
         }
         let rewritten = if fresh.padding {

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use axum::extract::ConnectInfo;
 use axum::http::{Extensions, HeaderMap, StatusCode, header};
-use axum::response::{IntoResponse, Response};
 
 use crate::observe::reason::Reason;
 
@@ -25,17 +24,12 @@ pub(super) struct Origin {
 }
 
 /// Whether a page may talk to us at all.
-pub(super) fn check_page(rooms: &Rooms, headers: &HeaderMap) -> Result<(), Box<Response>> {
+pub(super) fn check_page(rooms: &Rooms, headers: &HeaderMap) -> Result<(), (StatusCode, Reason)> {
     if is_allowed(headers, &rooms.door.settings.origins) {
         Ok(())
     } else {
-        Err(refused(rooms, StatusCode::FORBIDDEN, Reason::Origin))
+        Err((StatusCode::FORBIDDEN, Reason::Origin))
     }
-}
-
-fn refused(rooms: &Rooms, status: StatusCode, reason: Reason) -> Box<Response> {
-    rooms.door.refused.count(reason);
-    Box::new((status, axum::Json(serde_json::json!({ "reason": reason }))).into_response())
 }
 
 impl Origin {
@@ -44,17 +38,16 @@ impl Origin {
         rooms: &Rooms,
         headers: &HeaderMap,
         extensions: &Extensions,
-    ) -> Result<Self, Box<Response>> {
+    ) -> Result<Self, (StatusCode, Reason)> {
         if rooms.is_stopping() {
-            return Err(refused(rooms, StatusCode::SERVICE_UNAVAILABLE, Reason::ShuttingDown));
+            return Err((StatusCode::SERVICE_UNAVAILABLE, Reason::ShuttingDown));
         }
         let peer = extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip());
         let forwarded = peer.and_then(|peer| forwarded(peer, headers, &rooms.door.settings.proxies));
         let network = forwarded.or(peer).and_then(Network::of);
         // The peer itself was counted when it connected.
         let connected = rooms.networks.connect(forwarded.and_then(Network::of));
-        let connected =
-            connected.ok_or_else(|| refused(rooms, StatusCode::TOO_MANY_REQUESTS, Reason::RateLimited))?;
+        let connected = connected.ok_or((StatusCode::TOO_MANY_REQUESTS, Reason::RateLimited))?;
         Ok(Self { network, connected })
     }
 }

@@ -214,6 +214,7 @@ impl Room {
             transport: Some(Transport { negotiator, media: answered.media }),
             transport_number: number,
             offers,
+            chats: self.chat_rate(),
             present: Present::new(self.door.people.clone(), carrier.kind()),
         };
         self.sessions.insert(participant.session, id);
@@ -260,6 +261,7 @@ impl Room {
     fn welcome(&mut self, now: Instant, id: ParticipantId, answer: String) {
         let Snapshot { room, participants, publications } = self.snapshot(id);
         let limits = self.limits();
+        let chat = self.chat.recall(now, &self.door.settings);
         let Some(participant) = self.participants.get(&id) else { return };
         let welcome = Welcome {
             caps: Vec::new(),
@@ -272,6 +274,7 @@ impl Room {
             participants,
             publications,
             have: participant.have.clone(),
+            chat,
             limits,
         };
         self.say(now, id, &FromServer::Welcome(Box::new(welcome)));
@@ -288,6 +291,7 @@ impl Room {
             participants: settings.participants,
             publications: settings.publications,
             name_chars: NAME_CHARS,
+            chat_bytes: settings.chat_bytes,
             sections: settings.sections,
             resume_ms: u64::try_from(settings.removed_after.as_millis()).unwrap_or(u64::MAX),
         }

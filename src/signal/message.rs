@@ -111,6 +111,10 @@ messages! {
         Want(Want) = "want", State;
         /// A new display name.
         Name(Name) = "name", Event;
+        /// Says something to everybody, or to one.
+        Chat(Chat) = "chat", Event;
+        /// Is about to.
+        Typing(Typing) = "typing", Carrier;
         /// A slot shows nothing although it should.
         Stall(Stall) = "stall", Event;
         /// Asks for more of the roster than the snapshot named.
@@ -145,6 +149,10 @@ messages! {
         Snapshot(Box<Snapshot>) = "snapshot", Roster;
         /// A page of the roster.
         Who(WhoPage) = "who", Event;
+        /// Somebody said something.
+        Chat(Box<Said>) = "chat", Event;
+        /// Somebody is about to.
+        Typing(TypingSeen) = "typing", Carrier;
         /// What the slots carry.
         Have(Have) = "have", State;
         /// Who speaks.
@@ -248,6 +256,29 @@ pub struct Name {
     pub name: String,
 }
 
+/// Either a text or a sealed one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Chat {
+    /// Absent: to everybody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<ParticipantId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    /// Base64 of what only those with the key can read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sealed: Option<String>,
+    /// The client's own name for it: a repetition is said once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Typing {
+    /// Absent: to everybody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<ParticipantId>,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stall {
     /// The section's mid.
@@ -277,6 +308,9 @@ pub struct Welcome {
     pub participants: Vec<Participant>,
     pub publications: Vec<Publication>,
     pub have: Have,
+    /// What was said to everybody before, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub chat: Vec<Said>,
     pub limits: Limits,
 }
 
@@ -319,6 +353,7 @@ pub struct Limits {
     pub participants: usize,
     pub publications: usize,
     pub name_chars: usize,
+    pub chat_bytes: usize,
     pub sections: usize,
     pub resume_ms: u64,
 }
@@ -385,6 +420,33 @@ pub struct Snapshot {
     pub room: RoomInfo,
     pub participants: Vec<Participant>,
     pub publications: Vec<Publication>,
+}
+
+/// What somebody said.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Said {
+    /// Grows in the order in which the room heard it; gaps were said to others.
+    pub id: u64,
+    pub from: ParticipantId,
+    /// The name that he had.
+    pub name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<ParticipantId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sealed: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// Milliseconds since 1970 by the server's clock.
+    pub at: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TypingSeen {
+    pub from: ParticipantId,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<ParticipantId>,
 }
 
 /// A part of the roster, in the order of ids.

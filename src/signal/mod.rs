@@ -20,6 +20,7 @@ use crate::observe::reason::{Counters, Reason};
 use crate::transport::Credentials;
 
 pub mod carrier;
+mod chat;
 mod deadlines;
 mod gate;
 pub mod http;
@@ -132,6 +133,14 @@ pub struct Settings {
     pub count_above: usize,
     /// How long an empty room keeps its numbers.
     pub room_grace: Duration,
+    /// Bytes of a text.
+    pub chat_bytes: usize,
+    /// Of one participant, typing included.
+    pub chats_per_10s: u32,
+    /// Messages, bytes and time that a room remembers.
+    pub chat_history: usize,
+    pub chat_history_bytes: usize,
+    pub chat_history_for: Duration,
     /// Sections of an offer; told to clients, enforced by the negotiation.
     pub sections: usize,
     /// Origins whose pages may connect beside our own.
@@ -161,6 +170,11 @@ impl Default for Settings {
             gather_above: 100,
             count_above: 500,
             room_grace: Duration::from_secs(60),
+            chat_bytes: 4096,
+            chats_per_10s: 30,
+            chat_history: 200,
+            chat_history_bytes: 128 << 10,
+            chat_history_for: Duration::from_secs(4 * 3600),
             sections: 96,
             origins: Vec::new(),
             proxies: vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],

@@ -137,13 +137,13 @@ struct Wait {
 /// `POST /v1/poll`.
 pub(super) async fn poll(State(rooms): State<Arc<Rooms>>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
-    if let Err(response) = check_page(&rooms, &parts.headers) {
-        return with_headers(*response);
-    }
     let rejected = |status, objection: Objection| {
         rooms.door.refused.count(objection.reason);
         answer(status, &[written(&objection.refuse())])
     };
+    if let Err((status, reason)) = check_page(&rooms, &parts.headers) {
+        return rejected(status, Objection::new(reason, "This page may not join calls here."));
+    }
     let Ok(Query(Wait { timeoutms })) = Query::<Wait>::try_from_uri(&parts.uri) else {
         let hint = "timeoutms is a number of milliseconds.";
         return rejected(StatusCode::BAD_REQUEST, Objection::new(Reason::MessageMalformed, hint));
@@ -164,7 +164,9 @@ pub(super) async fn poll(State(rooms): State<Arc<Rooms>>, request: Request) -> R
     match batch(&body, sizes) {
         Ok(Batch::First(first)) => match Origin::of(&rooms, &parts.headers, &parts.extensions) {
             Ok(origin) => open(&rooms, origin, Ok(*first)).await,
-            Err(response) => with_headers(*response),
+            Err((status, reason)) => {
+                rejected(status, Objection::new(reason, "No more connections at present.").retry(5000))
+            }
         },
         Ok(Batch::Later(id, messages)) => {
             let Some(poll) = rooms.polls.get(&id) else {
@@ -340,15 +342,11 @@ fn answer(status: StatusCode, texts: &[String]) -> Response {
         body.push_str(text);
         body.push('\n');
     }
-    with_headers((status, body).into_response())
-}
-
-/// Pages of other origins, which were let in or refused before, may read the answer; nobody may keep it.
-fn with_headers(response: Response) -> Response {
+    // Pages of other origins, which were let in or refused before, may read the answer; nobody may keep it.
     let headers = [
         (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
         (header::CACHE_CONTROL, "no-store"),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     ];
-    (headers, response).into_response()
+    (status, headers, body).into_response()
 }

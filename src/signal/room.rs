@@ -15,6 +15,7 @@ use crate::observe::reason::Reason;
 use crate::room::{Have, Media, Publish, Want};
 
 use super::carrier::{Carrier, Close};
+use super::chat::History;
 use super::deadlines::Deadlines;
 use super::limit::Rate;
 use super::message::{Acked, Layers, Participant as Listed, Publication, Restart, Speakers};
@@ -53,6 +54,7 @@ pub(super) struct Participant {
     /// The number of the present or last transport.
     pub(super) transport_number: TransportNumber,
     pub(super) offers: Rate,
+    pub(super) chats: Rate,
     /// Its place in the metrics.
     pub(super) present: Present,
 }
@@ -124,7 +126,7 @@ impl Participant {
     }
 
     /// What belongs to the carrier is sent past the stream.
-    fn say_on_carrier(&self, message: &FromServer) {
+    pub(super) fn say_on_carrier(&self, message: &FromServer) {
         let text = serde_json::to_string(message).expect("messages are plain data");
         if let Some(carrier) = &self.carrier {
             // A full queue shows itself at the next numbered message.
@@ -164,6 +166,7 @@ pub(super) struct Room {
     pub(super) owed_at: Option<Instant>,
     /// Since when nobody is here.
     pub(super) empty_since: Option<Instant>,
+    pub(super) chat: History,
 }
 
 impl Room {
@@ -183,6 +186,7 @@ impl Room {
             owed: Vec::new(),
             owed_at: None,
             empty_since: Some(now),
+            chat: History::default(),
         }
     }
 
@@ -305,6 +309,8 @@ impl Room {
             FromClient::Unpublish(message) => self.handle_unpublish(now, id, message.publication),
             FromClient::Mute(message) => self.handle_mute(now, id, message),
             FromClient::Want(want) => self.handle_want(id, want),
+            FromClient::Chat(chat) => self.handle_chat(now, id, chat),
+            FromClient::Typing(typing) => self.handle_typing(id, typing),
             FromClient::Stall(stall) => self.handle_stall(id, stall),
             FromClient::Who(who) => self.handle_who(now, id, who),
             FromClient::Name(message) => self.handle_name(now, id, &message.name),

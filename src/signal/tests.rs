@@ -20,6 +20,7 @@ use crate::rtp::extension::ExtensionIds;
 use crate::transport::{Credentials, DtlsRole, Remote};
 
 mod big;
+mod chat;
 mod documents;
 mod luck;
 mod model;

@@ -36,7 +36,10 @@ pub(super) async fn upgrade(State(rooms): State<Arc<Rooms>>, request: Request) -
         .and_then(|()| Origin::of(&rooms, &parts.headers, &parts.extensions));
     let origin = match origin {
         Ok(origin) => origin,
-        Err(response) => return *response,
+        Err((status, reason)) => {
+            rooms.door.refused.count(reason);
+            return (status, axum::Json(serde_json::json!({ "reason": reason }))).into_response();
+        }
     };
     let upgrade = match WebSocketUpgrade::from_request_parts(&mut parts, &()).await {
         Ok(upgrade) => upgrade,

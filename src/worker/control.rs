@@ -5,7 +5,7 @@ use std::time::Instant;
 use rand::RngExt as _;
 
 use super::Worker;
-use super::member::{Due, Member, Seals};
+use super::member::{Agenda, Due, Member, Seals};
 use super::progress::Progress;
 use crate::control::{Command, Join, Update};
 use crate::id::{PublicationId, Ssrc};
@@ -14,7 +14,7 @@ use crate::room::participant::Participant;
 use crate::room::publication::{Publication, Published};
 use crate::room::registry::{ParticipantKey, PublicationKey};
 use crate::room::route::Route;
-use crate::room::{Media, Publish};
+use crate::room::{Media, Publish, Source};
 use crate::transport::Transport;
 
 impl Worker {
@@ -33,20 +33,17 @@ impl Worker {
                     && self.members[key].number == transport
                 {
                     self.add_sections(key, &media);
-                    self.have_changed(key);
-                    self.assign_slots(now, key);
+                    self.reassign(key, true);
                 }
             }
             Command::Publish { participant, epoch, publish } => {
                 if let Some(key) = self.registry.find(participant, epoch) {
                     self.publish(key, publish);
-                    self.assign_room(now, self.members[key].room);
                 }
             }
             Command::Unpublish { participant, epoch, publication } => {
                 if let Some(key) = self.registry.find(participant, epoch) {
                     self.unpublish(key, publication);
-                    self.assign_room(now, self.members[key].room);
                 }
             }
             Command::Mute { participant, epoch, publication, muted } => {
@@ -57,8 +54,7 @@ impl Worker {
             Command::Want { participant, epoch, want } => {
                 if let Some(key) = self.registry.find(participant, epoch) {
                     self.members[key].media.want = want;
-                    self.have_changed(key);
-                    self.assign_slots(now, key);
+                    self.reassign(key, true);
                 }
             }
             Command::Seen { participant, epoch, version } => {
@@ -66,21 +62,23 @@ impl Worker {
                     self.seen(now, key, version);
                 }
             }
-            // Not yet of consequence.
-            Command::Stall { .. } => {}
+            Command::Stall { participant, epoch, slot } => {
+                if let Some(key) = self.registry.find(participant, epoch) {
+                    self.stall(now, key, slot);
+                }
+            }
             Command::Away { participant, epoch, away } => {
                 if let Some(key) = self.registry.find(participant, epoch) {
-                    self.members[key].media.away = away;
                     if let Some(former) = self.members[key].predecessor {
-                        self.members[former].media.away = away;
+                        self.set_away(former, away);
                     }
-                    self.assign_room(now, self.members[key].room);
+                    self.set_away(key, away);
                 }
             }
             Command::Leave { participant, epoch, reason } => {
                 if let Some(key) = self.registry.find(participant, epoch) {
                     self.drop_for(reason);
-                    self.remove(now, key);
+                    self.remove(key);
                 }
             }
         }
@@ -96,7 +94,7 @@ impl Worker {
                 predecessor = self.retire(now, key);
             } else {
                 self.drop_for(Reason::Replaced);
-                self.remove(now, key);
+                self.remove(key);
             }
         }
         let transport = Transport::new(&self.certificate, &join.local, &join.remote, now);
@@ -122,6 +120,7 @@ impl Worker {
             held: Vec::new(),
             retires: None,
             version: 0,
+            agenda: Agenda::default(),
             fault: None,
         });
         self.demux.insert(&join.local.ufrag, key);
@@ -133,8 +132,7 @@ impl Worker {
         } else {
             join.publish.into_iter().for_each(|publish| self.publish(key, publish));
         }
-        self.changed.push(key);
-        self.assign_room(now, join.room);
+        self.reassign(key, true);
     }
 
     /// Adds the sections of an offer that are not known yet.
@@ -163,11 +161,28 @@ impl Worker {
         }
         let room = member.room;
         let published = Published { id: publish.publication, source: publish.source, muted: publish.muted };
-        self.publications[publication_key].set_published(Some(published));
-        if let Some(room) = self.registry.room_mut(room)
-            && !room.publications.contains(&publication_key)
+        if let Some(present) = self.publications[publication_key].published
+            && present.id == published.id
         {
-            room.publications.push(publication_key);
+            if present.muted != published.muted {
+                self.mute(key, published.id, published.muted);
+            }
+            return;
+        }
+        // Whatever was on the section before has ended.
+        self.withdraw(publication_key);
+        self.publications[publication_key].set_published(Some(published));
+        self.demand_changed(publication_key);
+        if let Some(entry) = self.registry.room_mut(room) {
+            if !entry.publications.contains(&publication_key) {
+                entry.publications.push(publication_key);
+            }
+            if publish.source == Source::Camera && !entry.cameras.contains(&key) {
+                entry.cameras.push(key);
+            }
+        }
+        if !self.members[key].media.away {
+            self.offer_to_room(room, publication_key);
         }
     }
 
@@ -178,9 +193,38 @@ impl Worker {
         }
         let Some(publication) = self.publication_of(key, id) else { return };
         let room = self.members[key].room;
+        self.withdraw(publication);
         self.publications[publication].set_published(None);
+        let films = self.films(key);
         if let Some(room) = self.registry.room_mut(room) {
             room.publications.retain(|other| *other != publication);
+            room.cameras.retain(|other| *other != key || films);
+        }
+    }
+
+    /// Whether somebody publishes a camera.
+    fn films(&self, key: ParticipantKey) -> bool {
+        self.members[key].media.sections.iter().any(|section| {
+            let published = self.publications[section.publication].published;
+            published.is_some_and(|published| published.source == Source::Camera)
+        })
+    }
+
+    /// Who is away keeps the place in the room, and nobody's slots.
+    fn set_away(&mut self, key: ParticipantKey, away: bool) {
+        let member = &mut self.members[key];
+        if std::mem::replace(&mut member.media.away, away) == away {
+            return;
+        }
+        let room = member.room;
+        let own: Vec<_> = member.media.sections.iter().map(|section| section.publication).collect();
+        for publication in own {
+            self.publications[publication].voice.silence();
+            if away {
+                self.withdraw(publication);
+            } else if self.publications[publication].published.is_some() {
+                self.offer_to_room(room, publication);
+            }
         }
     }
 
@@ -209,7 +253,7 @@ impl Worker {
     }
 
     /// The worker's own decision: the transport failed, or handling the participant panicked.
-    pub(super) fn give_up(&mut self, now: Instant, key: ParticipantKey, reason: Reason) {
+    pub(super) fn give_up(&mut self, key: ParticipantKey, reason: Reason) {
         let Some(member) = self.members.get(key) else { return };
         if member.retires.is_none() {
             let (participant, epoch, transport) = (member.id, member.epoch, member.number);
@@ -218,17 +262,17 @@ impl Worker {
         self.drop_for(reason);
         let member = &mut self.members[key];
         let first = member.predecessor.take_if(|_| !member.secured);
-        self.remove(now, key);
+        self.remove(key);
         if let Some(first) = first {
             self.reinstate(first);
         }
     }
 
     /// Forgets a participant and everything that it published or received.
-    pub(super) fn remove(&mut self, now: Instant, key: ParticipantKey) {
+    pub(super) fn remove(&mut self, key: ParticipantKey) {
         let Some(member) = self.members.remove(key) else { return };
         if let Some(predecessor) = member.predecessor {
-            self.remove(now, predecessor);
+            self.remove(predecessor);
         }
         self.demux.remove(key);
         self.wheel.cancel(key);
@@ -238,20 +282,22 @@ impl Worker {
                 if let Some(publication) = self.publications.get_mut(binding.publication) {
                     publication.routes.remove(route);
                 }
+                self.demand_changed(binding.publication);
             }
         }
         if let Some(room) = self.registry.room_mut(member.room) {
             room.publications.retain(|publication| {
                 member.media.sections.iter().all(|own| own.publication != *publication)
             });
+            room.cameras.retain(|other| *other != key);
         }
         self.registry.leave(member.room, member.id, key);
+        for section in &member.media.sections {
+            self.withdraw(section.publication);
+            self.publications.remove(section.publication);
+        }
         if let Some((successor, _)) = self.registry.present(member.id) {
             self.orphan(key, successor);
-        }
-        self.assign_room(now, member.room);
-        for section in &member.media.sections {
-            self.publications.remove(section.publication);
         }
     }
 }

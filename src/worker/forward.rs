@@ -80,6 +80,7 @@ impl Worker {
                 now,
             };
             let mut waiting = Waiting::default();
+            let mut began = false;
             for route in publication.routes.as_slice() {
                 let Some(member) = self.members.get_mut(route.receiver) else { continue };
                 let mut begun = None;
@@ -96,16 +97,21 @@ impl Worker {
                     Err(_) => self.scratch.panicked.push(route.receiver),
                 }
                 if let Some(begun) = begun {
+                    began = true;
                     self.scratch.begun.push(route.receiver);
                     self.scratch.replaced.extend(begun.replaced.map(|former| (former, *route)));
                 }
             }
             self.finish(key, fresh, waiting);
+            if began {
+                self.demand_changed(key);
+            }
         }
         while let Some((former, route)) = self.scratch.replaced.pop() {
-            if let Some(former) = self.publications.get_mut(former) {
-                former.routes.remove(route);
+            if let Some(entry) = self.publications.get_mut(former) {
+                entry.routes.remove(route);
             }
+            self.demand_changed(former);
         }
         while let Some(key) = self.scratch.begun.pop() {
             if let Some(member) = self.members.get_mut(key) {
@@ -115,7 +121,7 @@ impl Worker {
             self.report_bindings(now, key, batch, outlet);
         }
         while let Some(key) = self.scratch.panicked.pop() {
-            self.give_up(now, key, Reason::Panicked);
+            self.give_up(key, Reason::Panicked);
         }
     }
 

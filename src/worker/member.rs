@@ -6,7 +6,7 @@ use super::progress::Progress;
 use crate::id::{Epoch, ParticipantId, RoomKey, Ssrc, TransportNumber};
 use crate::room::Publish;
 use crate::room::participant::Participant;
-use crate::room::registry::ParticipantKey;
+use crate::room::registry::{ParticipantKey, PublicationKey};
 use crate::room::slot::Slot;
 use crate::transport::Transport;
 use crate::transport::srtp::SealStream;
@@ -40,7 +40,24 @@ pub(super) struct Member {
     pub(super) retires: Option<Instant>,
     /// Of the last statement of what the slots carry.
     pub(super) version: u64,
+    /// What is to be looked at when its slots are next assigned.
+    pub(super) agenda: Agenda,
     pub(super) fault: Option<Stage>,
+}
+
+/// What may concern a receiver's slots.
+#[derive(Debug, Default)]
+pub(super) struct Agenda {
+    /// It waits for its turn.
+    pub(super) queued: bool,
+    /// Everything, not only the offers.
+    pub(super) all: bool,
+    /// The receiver is to be told, whether or not anything changes.
+    pub(super) tell: bool,
+    /// Publications that may find a place now.
+    pub(super) offers: Vec<PublicationKey>,
+    /// Somebody found no place because another has just begun: look again then.
+    pub(super) again: Option<Instant>,
 }
 
 /// When each recurring duty is next due.

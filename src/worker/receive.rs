@@ -16,6 +16,10 @@ use crate::transport::stun::Request;
 /// of MID extensions wait for them.
 const FIRST_REPORT: Duration = Duration::from_millis(50);
 
+/// Datagrams of handshakes that may wait: what peers in the middle of theirs send in a round trip. More lets a storm of
+/// joins delay each of them further, fewer makes peers repeat themselves.
+const MOST_HANDSHAKES: usize = 1024;
+
 impl Worker {
     pub(super) fn receive(
         &mut self,
@@ -31,11 +35,14 @@ impl Worker {
         }
         let key = self.demux.by_address(pair.remote).ok_or(Reason::UnknownAddress)?;
         let mut result = Ok(());
-        self.guard(now, key, |worker| {
+        self.guard(key, |worker| {
             worker.members[key].trip(Stage::Receive);
             result = match protocol {
                 Protocol::Rtp => worker.receive_rtp(now, key, pair, datagram),
                 Protocol::Rtcp => worker.receive_rtcp(now, key, pair, datagram, batch, outlet),
+                Protocol::Dtls | Protocol::Stun if worker.postpones_handshakes() => {
+                    worker.postpone_handshake(key, pair, datagram)
+                }
                 Protocol::Dtls | Protocol::Stun => {
                     let result = worker.members[key].transport.handle_dtls(now, pair, datagram);
                     worker.drive_transport(now, key, batch, outlet);
@@ -44,6 +51,43 @@ impl Worker {
             };
         });
         result
+    }
+
+    /// One handshake's datagram in a turn is taken at once; others wait, so that media does not.
+    fn postpones_handshakes(&mut self) -> bool {
+        std::mem::replace(&mut self.handshook, true) || !self.handshakes.is_empty()
+    }
+
+    fn postpone_handshake(
+        &mut self,
+        key: ParticipantKey,
+        pair: AddressPair,
+        datagram: &[u8],
+    ) -> Result<(), Reason> {
+        if self.handshakes.len() >= MOST_HANDSHAKES {
+            return Err(Reason::Overloaded);
+        }
+        self.handshakes.push_back((key, pair, datagram.to_vec()));
+        Ok(())
+    }
+
+    /// Takes the handshake's datagram that has waited longest. Returns whether there was one.
+    pub(super) fn shake_next_hand(
+        &mut self,
+        now: Instant,
+        batch: &mut SendBatch,
+        outlet: &mut dyn Outlet,
+    ) -> bool {
+        let Some((key, pair, datagram)) = self.handshakes.pop_front() else { return false };
+        self.guard(key, |worker| {
+            let Some(member) = worker.members.get_mut(key) else { return };
+            let result = member.transport.handle_dtls(now, pair, &datagram);
+            worker.drive_transport(now, key, batch, outlet);
+            if let Err(reason) = result {
+                worker.drop_for(reason);
+            }
+        });
+        true
     }
 
     fn receive_check(
@@ -57,7 +101,7 @@ impl Worker {
         let key =
             self.demux.by_ufrag(Request::parse(datagram)?.server_ufrag()).ok_or(Reason::StunUnknownUser)?;
         let mut result = Ok(());
-        self.guard(now, key, |worker| {
+        self.guard(key, |worker| {
             let space = forward_space(batch, outlet);
             let member = &mut worker.members[key];
             match member.transport.handle_check(now, pair, datagram, space) {
@@ -130,9 +174,14 @@ impl Worker {
         if was_empty {
             self.fresh.push(publication_key);
         }
+        let listens = publication.voice.listed || extensions.audio_level.is_none();
         let due = next_duty(publication, stream.layer, round_trip).unwrap_or(member.due.reports);
         let due = due.min(member.due.reports).min(member.due.feedback);
+        let room = member.room;
         self.wake_at(key, due.max(now));
+        if !listens {
+            self.listen(now, room, publication_key);
+        }
         Ok(())
     }
 }

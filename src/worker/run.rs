@@ -28,6 +28,10 @@ const RECEIVES_PER_TURN: usize = 16;
 /// Commands per turn.
 const COMMANDS_PER_TURN: usize = 64;
 
+/// Time of each turn for all that can wait: commands, handshakes, timers, slots. More lets a storm of joins delay media,
+/// less draws the storm out.
+const WORK_PER_TURN: Duration = Duration::from_micros(500);
+
 /// A turn that comes later than planned by this much was a pause of the process (suspend, SIGSTOP), not load.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -131,7 +135,7 @@ pub fn spawn(
 ) -> io::Result<Handle> {
     let (poller, waker) = Poller::new(&socket)?;
     let (commands, waiting) = sync_channel(COMMANDS);
-    let clock = Clock::default();
+    let mut clock = Clock::default();
     let since_unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let worker = Worker::new(settings, certificate, clock.now(), since_unix);
     let traffic = worker.traffic();
@@ -192,16 +196,20 @@ impl Loop {
         let mut batch = SendBatch::new();
         // The latest time that the worker was told: it never goes back.
         let mut told = self.clock.now();
+        // More than a turn had time for; the waker speaks only once.
+        let mut commands_wait = false;
         loop {
-            let due = self.worker.poll_timeout().map(|at| at.saturating_duration_since(self.clock.now()));
-            let timeout = Some(due.map_or(BEAT, |due| due.min(BEAT)));
+            let now = self.clock.now();
+            let due = self.worker.poll_timeout().map(|at| at.saturating_duration_since(now));
+            let wait = due.map_or(BEAT, |due| due.min(BEAT));
+            let planned = if commands_wait { Duration::ZERO } else { wait };
             let before = Instant::now();
-            if let Err(error) = self.poller.wait(timeout) {
+            if let Err(error) = self.poller.wait(Some(planned)) {
                 tracing::error!(%error, "waiting for the socket failed");
                 return;
             }
-            self.clock.skip_pause(before, timeout);
-            let began = self.own.begin(before, timeout);
+            self.clock.handle_wait(Instant::now(), planned);
+            let began = self.own.begin(before, Some(planned));
             let mut outlet = SocketOutlet { socket: &self.socket, worker_failures: Vec::new() };
             for _ in 0..RECEIVES_PER_TURN {
                 let count = match self.socket.receive(&mut received) {
@@ -235,17 +243,26 @@ impl Loop {
                 }
             }
             let now = self.clock.now();
+            let work = Instant::now();
+            let mut go_on = || work.elapsed() < WORK_PER_TURN;
+            commands_wait = true;
             for _ in 0..COMMANDS_PER_TURN {
                 match self.waiting.try_recv() {
                     Ok(command) => {
                         self.own.pulse.waiting.fetch_sub(1, Ordering::Relaxed);
                         self.worker.handle_command(now, command);
                     }
-                    Err(TryRecvError::Empty) => break,
+                    Err(TryRecvError::Empty) => {
+                        commands_wait = false;
+                        break;
+                    }
                     Err(TryRecvError::Disconnected) => return,
                 }
+                if !go_on() {
+                    break;
+                }
             }
-            self.worker.handle_timeout(now, &mut batch, &mut outlet);
+            self.worker.handle_some(now, &mut batch, &mut outlet, &mut go_on);
             told = now;
             outlet.flush(&mut batch);
             for (tag, drop_gso) in outlet.worker_failures {
@@ -280,22 +297,54 @@ impl Outlet for SocketOutlet<'_> {
 
 /// The worker's clock: the system's monotonic one, less the time for which the process was paused. A laptop's lid or a
 /// stopped process then shifts all deadlines instead of expiring them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Clock {
     skipped: Duration,
+    /// When it was last known that no pause had been missed.
+    last: Instant,
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self { skipped: Duration::ZERO, last: Instant::now() }
+    }
 }
 
 impl Clock {
-    fn now(&self) -> Instant {
+    /// To be called often: whatever lies between two calls is taken for a pause where it is long.
+    fn now(&mut self) -> Instant {
         let now = Instant::now();
+        self.handle_wait(now, Duration::ZERO);
         now.checked_sub(self.skipped).unwrap_or(now)
     }
 
-    fn skip_pause(&mut self, before: Instant, planned: Option<Duration>) {
-        let Some(planned) = planned else { return };
-        let late = before.elapsed().saturating_sub(planned);
+    /// It was not called for a while, because so long a wait was `planned`.
+    fn handle_wait(&mut self, now: Instant, planned: Duration) {
+        let since = now.saturating_duration_since(std::mem::replace(&mut self.last, now));
+        let late = since.saturating_sub(planned);
         if late > PAUSE {
             self.skipped += late;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pause_is_left_out_wherever_it_falls_and_load_is_not() {
+        let ms = Duration::from_millis;
+        let start = Instant::now();
+        let mut clock = Clock { skipped: Duration::ZERO, last: start };
+        clock.handle_wait(start + ms(400), ms(400));
+        clock.handle_wait(start + ms(1300), Duration::ZERO);
+        assert_eq!(clock.skipped, Duration::ZERO, "a busy turn");
+        clock.handle_wait(start + ms(7000), ms(700));
+        assert_eq!(clock.skipped, ms(5000), "while it waited");
+        clock.handle_wait(start + ms(12_000), Duration::ZERO);
+        assert_eq!(clock.skipped, ms(10_000), "in the middle of a turn");
+        clock.handle_wait(start + ms(12_100), ms(1000));
+        assert_eq!(clock.skipped, ms(10_000), "woken early");
     }
 }

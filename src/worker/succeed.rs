@@ -22,13 +22,13 @@ impl Worker {
         let before = member.predecessor.take();
         if !member.secured {
             // It never carried anything; whatever was there before it still does.
-            self.remove(now, key);
+            self.remove(key);
             return before;
         }
         member.retires = Some(now + SETTLED_WITHIN);
         self.wake_at(key, now + SETTLED_WITHIN);
         if let Some(before) = before {
-            self.remove(now, before);
+            self.remove(before);
         }
         Some(key)
     }
@@ -48,6 +48,8 @@ impl Worker {
         let sections = &self.members[predecessor].media.sections;
         let publications: Vec<_> = sections.iter().map(|section| section.publication).collect();
         for &publication in &publications {
+            // What the second does not publish any more has ended.
+            self.withdraw(publication);
             self.publications[publication].set_published(None);
         }
         self.members[predecessor].retires = Some(now + KEPT_FOR);
@@ -55,8 +57,15 @@ impl Worker {
         let room = self.members[key].room;
         if let Some(room) = self.registry.room_mut(room) {
             room.publications.retain(|publication| !publications.contains(publication));
+            // He spoke when he spoke, over whichever connection.
+            let place = room.cameras.iter().position(|camera| *camera == predecessor);
+            if let (Some(place), true) = (place, room.cameras.contains(&key)) {
+                // The second connection's camera is the last to have come.
+                room.cameras.pop_if(|camera| *camera == key);
+                room.cameras[place] = key;
+            }
+            room.cameras.retain(|camera| *camera != predecessor);
         }
-        self.assign_room(now, room);
     }
 
     /// The second connection failed before it carried anything: the first goes on.
@@ -86,7 +95,11 @@ impl Worker {
             if let Some(member) = self.members.get_mut(route.receiver) {
                 member.media.slots[usize::from(route.slot)].rehome(old, new);
                 self.publications[new].routes.add(route);
+                self.reassign(route.receiver, false);
             }
         }
+        let mut voice = self.publications[old].voice;
+        voice.listed = false;
+        self.publications[new].voice = voice;
     }
 }

@@ -9,6 +9,7 @@ use super::{Outlet, Worker};
 use crate::control::Update;
 use crate::net::SendBatch;
 use crate::observe::reason::Reason;
+use crate::room::Kind;
 use crate::room::registry::ParticipantKey;
 use crate::room::slot::Slot;
 use crate::transport::{DTLS_DEADLINE, Event};
@@ -29,11 +30,16 @@ impl Worker {
         member.trip(Stage::Tick);
         member.transport.handle_timeout(now);
         self.drive_transport(now, key, batch, outlet);
+        self.give_layers_up(now, key);
+        let Some(member) = self.members.get_mut(key) else { return };
+        if member.agenda.again.take_if(|at| *at <= now).is_some() {
+            self.reassign(key, false);
+        }
         let Some(member) = self.members.get_mut(key) else { return };
         let heard = member.transport.last_heard().unwrap_or(member.joined);
         let silence = now.saturating_duration_since(heard);
         if member.retires.is_some_and(|at| at <= now) {
-            return self.give_up(now, key, Reason::Replaced);
+            return self.give_up(key, Reason::Replaced);
         }
         if (silence >= SILENT) != member.silent && member.retires.is_none() {
             member.silent = silence >= SILENT;
@@ -50,7 +56,7 @@ impl Worker {
             && member.transport.last_heard().is_none()
         {
             // The handshake's own deadline runs from the first check; nobody ever came here.
-            return self.give_up(now, key, Reason::DtlsDeadline);
+            return self.give_up(key, Reason::DtlsDeadline);
         }
         self.schedule(now, key);
     }
@@ -64,7 +70,11 @@ impl Worker {
             wake = wake.min(member.due.feedback);
         }
         for section in &member.media.sections {
-            for layer in &self.publications[section.publication].layers {
+            let publication = &self.publications[section.publication];
+            if publication.published.is_some() && publication.kind == Kind::Video {
+                wake = publication.demand.poll_timeout().into_iter().fold(wake, Instant::min);
+            }
+            for layer in &publication.layers {
                 let missing = layer.nack.poll_timeout(member.media.round_trip);
                 wake = [missing, layer.keyframe.poll_timeout(now)]
                     .into_iter()
@@ -73,8 +83,8 @@ impl Worker {
             }
         }
         let gates = member.media.slots.iter().filter_map(Slot::poll_timeout);
-        let ends = [member.transport.poll_timeout(), member.retires];
-        wake = gates.chain(ends.into_iter().flatten()).fold(wake, Instant::min);
+        let also = [member.transport.poll_timeout(), member.retires, member.agenda.again];
+        wake = gates.chain(also.into_iter().flatten()).fold(wake, Instant::min);
         // Never at once: what is due now was done now, and a handshake that asks for the past must not spin.
         member.wake = wake.max(now + Duration::from_millis(1));
         self.wheel.schedule(key, member.wake);
@@ -100,7 +110,7 @@ impl Worker {
             match event {
                 Event::Secured => {
                     member.secured = true;
-                    let bound = member.media.slots.iter().filter_map(|slot| slot.binding);
+                    let bound = member.media.slots.iter().filter_map(Slot::decided);
                     let awaits = bound.into_iter().any(|binding| binding.sent);
                     member.progress.secured(now, awaits, &self.traffic.joins);
                     let (participant, epoch, transport) = (member.id, member.epoch, member.number);
@@ -114,8 +124,8 @@ impl Worker {
                     self.fresh.extend(bound);
                     self.wake_at(key, now);
                 }
-                Event::Failed(reason) => return self.give_up(now, key, reason),
-                Event::Closed => return self.give_up(now, key, Reason::DtlsClosed),
+                Event::Failed(reason) => return self.give_up(key, reason),
+                Event::Closed => return self.give_up(key, Reason::DtlsClosed),
             }
         }
         if let Some(at) = self.members.get(key).and_then(|member| member.transport.poll_timeout()) {

@@ -20,8 +20,11 @@ function publishers(call, numbers) {
 const videoSections = (member) => member.page.evaluate(() => window.instruments.connections.at(-1).getTransceivers()
   .filter(({ receiver, currentDirection }) => receiver.track.kind === 'video' && currentDirection === 'recvonly').length);
 
-// A prepared picture has fifteen frames a second and a keyframe each second: one that loses its thread is dark for as long.
+// ms. A second connection needs no more; ten frames a second on a busy machine take half of it.
 const BLINK = 900;
+// ms. Twenty-four publishers, each a process of its own, and their pictures on two processors; a connection made anew or slots
+// bound anew would be seen by the events.
+const CROWDED = 3000;
 
 for (const kind of ['chromium', 'firefox']) {
   own.test(`${kind} grows to twenty-four others in mid-call, and the first pictures do not blink`, async (call) => {
@@ -34,6 +37,7 @@ for (const kind of ['chromium', 'firefox']) {
       for (const number of first) await moves(number);
       assert.equal(await videoSections(member), 9);
       for (const number of first) await member.mark(number);
+      const before = (await member.report()).events.length;
       const start = performance.now();
       started.push(publishers(call, rest));
       for (const number of rest) await moves(number);
@@ -42,7 +46,10 @@ for (const kind of ['chromium', 'firefox']) {
       call.say(`${kind}: 24 pictures ${Math.round(performance.now() - start)} ms after 18 came, longest gap of those before ${Math.max(...gaps)} ms`);
       assert.equal(await videoSections(member), 25);
       assert.equal(await member.page.evaluate(() => window.instruments.connections.length), 1);
-      assert.ok(Math.max(...gaps) < BLINK, `${gaps} ms without a picture`);
+      assert.ok(Math.max(...gaps) < CROWDED, `${gaps} ms without a picture`);
+      const { events } = await member.report();
+      const hidden = events.slice(before).filter(({ what, who, visible }) => what === 'publicationchanged' && first.includes(Number(who.slice(7))) && !visible);
+      assert.deepEqual(hidden, [], 'nobody who was seen was hidden');
     } finally {
       for (const { stop } of started) stop();
     }
@@ -142,8 +149,8 @@ for (const kind of ['chromium', 'firefox']) {
     await until(`${cut} is back`, async () => (await cut.report()).state === 'connected');
     const [here, there] = [await cut.frames(other), await other.frames(cut)];
     call.say(`${kind}: longest gaps in ${Math.round(here.seconds)} s: ${here.gap} and ${there.gap} ms`);
-    // Ten frames a second, and a machine with other work.
-    assert.ok(here.gap < 1000 && there.gap < 1000, `${here.gap} and ${there.gap} ms without a picture`);
+    // What a busy machine does to ten frames a second, but not what a new connection would.
+    assert.ok(here.gap < 2000 && there.gap < 2000, `${here.gap} and ${there.gap} ms without a picture`);
     assert.equal(await cut.page.evaluate(() => window.instruments.connections.length), 1);
     assert.equal((await cut.connection()).restarts, 0);
     const told = (await other.report()).events.map(({ what }) => what);

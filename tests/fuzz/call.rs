@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 use motet::control::Command;
 use motet::observe::reason::Reason;
-use motet::room::{Want, Wish};
+use motet::room::{Want, WantAudio, WantVideo, Wish};
 use rtp::header::Header;
 use shared::marshal::Marshal as _;
 
@@ -132,14 +132,25 @@ fn command(sim: &mut Sim, operand: &[u8]) {
     let now = sim.now;
     let publish = sim.server.members[0].publications[usize::from(value >> 7)];
     let publication = publish.publication;
-    sim.server.command(now, usize::from(what >> 7), |participant, epoch| match what & 7 {
-        0 | 1 => Command::Mute { participant, epoch, publication, muted: what & 1 == 1 },
-        2 => Command::Unpublish { participant, epoch, publication },
-        3 => Command::Publish { participant, epoch, publish },
-        4 | 5 => Command::Away { participant, epoch, away: what & 1 == 1 },
-        _ => {
-            let default = Wish { height: u16::from(value) * 8, priority: value };
-            Command::Want { participant, epoch, want: Want { n: 1, default, ..Want::default() } }
+    let slots = &sim.raw(1).media.slots;
+    let slot = slots[usize::from(value) % slots.len()].mid.parse().expect("a mid");
+    sim.server.command(now, usize::from(what >> 7), |participant, epoch| match what & 31 {
+        8 => Command::Seen { participant, epoch, version: u64::from(value) },
+        9 => Command::Stall { participant, epoch, slot },
+        10 | 11 => {
+            let audio = if what & 1 == 0 { WantAudio::Only(vec![publication]) } else { WantAudio::Loudest };
+            let video = Some(WantVideo { last: u16::from(value) });
+            Command::Want { participant, epoch, want: Want { n: 2, audio, video, ..Want::default() } }
         }
+        what => match what & 7 {
+            0 | 1 => Command::Mute { participant, epoch, publication, muted: what & 1 == 1 },
+            2 => Command::Unpublish { participant, epoch, publication },
+            3 => Command::Publish { participant, epoch, publish },
+            4 | 5 => Command::Away { participant, epoch, away: what & 1 == 1 },
+            _ => {
+                let default = Wish { height: u16::from(value) * 8, priority: value };
+                Command::Want { participant, epoch, want: Want { n: 1, default, ..Want::default() } }
+            }
+        },
     });
 }

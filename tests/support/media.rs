@@ -152,6 +152,8 @@ pub struct Source {
     pub next: Instant,
     /// Repeats the last packets to fill the link, as browsers probe: padding on the media source.
     pub padding_every: Option<u32>,
+    /// How loud it is, in −dBov; nobody speaks unless told to.
+    pub level: u8,
     /// A screen on which nothing moves: only the first frames and what is asked for is sent.
     pub still: bool,
     picture_id: u16,
@@ -191,6 +193,7 @@ impl Source {
             keyframe_wanted: true,
             next: start,
             padding_every: None,
+            level: 127,
             still: false,
             picture_id: 0x7ff0,
             tl0: 250,
@@ -250,7 +253,7 @@ impl Source {
                     // CELT, 20 ms, one frame (RFC 6716 §3.1).
                     payload.push(0xf8);
                     if ids.audio_level != 0 {
-                        let level = Bytes::copy_from_slice(&[0x80 | (self.frame % 100) as u8]);
+                        let level = Bytes::copy_from_slice(&[0x80 | self.level]);
                         header.set_extension(ids.audio_level, level).expect("fits");
                     }
                 }

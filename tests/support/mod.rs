@@ -12,7 +12,7 @@ pub mod sdp;
 pub mod server;
 
 use std::any::Any;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -50,6 +50,14 @@ pub trait Peer {
     fn as_any(&mut self) -> &mut dyn Any;
 }
 
+/// The clients that are not suspended.
+fn awake<'a>(
+    clients: &'a mut [Box<dyn Peer>],
+    suspended: &'a BTreeSet<usize>,
+) -> impl Iterator<Item = (usize, &'a mut Box<dyn Peer>)> {
+    clients.iter_mut().enumerate().filter(|(client, _)| !suspended.contains(client))
+}
+
 /// Where a client lives. Clients and members of the server are numbered alike.
 pub fn home(client: usize) -> SocketAddr {
     SocketAddr::from(([192, 0, 2, client as u8 + 1], 40_000))
@@ -67,6 +75,8 @@ pub struct Sim {
     seen: VecDeque<(Instant, usize, u64)>,
     /// Statements that were looked at for them.
     looked_at: usize,
+    /// Clients that are suspended: what comes for them is lost.
+    pub suspended: BTreeSet<usize>,
     /// Datagrams on their way to the server, for tests that copy or spoil them; kept while it is `Some`.
     pub captured: Option<Vec<(SocketAddr, Vec<u8>)>>,
 }
@@ -89,6 +99,7 @@ impl Sim {
             acknowledges: None,
             seen: VecDeque::new(),
             looked_at: 0,
+            suspended: BTreeSet::new(),
             captured: None,
         }
     }
@@ -226,6 +237,44 @@ impl Sim {
         answers.into_iter().map(|(_, bytes)| bytes).collect()
     }
 
+    /// The server's process is paused, as by a laptop's lid. What arrives waits in its socket, as much as that holds.
+    pub fn pause_server(&mut self, duration: Duration) {
+        // What the kernel keeps by default.
+        const SOCKET: usize = 92;
+        let end = self.now + duration;
+        let mut waiting = Vec::new();
+        loop {
+            let clients =
+                awake(&mut self.clients, &self.suspended).filter_map(|(_, peer)| peer.poll_timeout());
+            let next = clients.chain(self.network.next()).min().unwrap_or(end);
+            self.now = next.max(self.now + Duration::from_micros(50)).min(end);
+            while let Some(datagram) = self.network.arrive(self.now) {
+                match datagram.receiver {
+                    End::Server if waiting.len() < SOCKET => waiting.push(datagram),
+                    End::Server => self.network.lost += 1,
+                    End::Client(client) => {
+                        let peer = &mut self.clients[client];
+                        peer.media().heard.push(self.now);
+                        peer.handle_datagram(self.now, datagram.from, datagram.to, &datagram.bytes);
+                    }
+                }
+            }
+            for (client, peer) in awake(&mut self.clients, &self.suspended) {
+                peer.handle_timeout(self.now);
+                while let Some((from, to, bytes)) = peer.poll_transmit(self.now) {
+                    self.network.send_up(self.now, client, from, to, bytes);
+                }
+            }
+            if self.now >= end {
+                break;
+            }
+        }
+        self.server.skipped += duration;
+        for datagram in waiting {
+            self.server.handle_datagram(self.now, datagram.from, &datagram.bytes);
+        }
+    }
+
     pub fn run_for(&mut self, duration: Duration) {
         let end = self.now + duration;
         while self.step(end) {}
@@ -256,7 +305,7 @@ impl Sim {
         let mut next = [self.network.next(), self.server.poll_timeout(), acknowledged]
             .into_iter()
             .flatten()
-            .chain(self.clients.iter_mut().filter_map(|peer| peer.poll_timeout()))
+            .chain(awake(&mut self.clients, &self.suspended).filter_map(|(_, peer)| peer.poll_timeout()))
             .min()
             .unwrap_or(end);
         // Whoever asks for the past is called a little later, so that time goes on.
@@ -274,6 +323,7 @@ impl Sim {
                     }
                     self.server.handle_datagram(self.now, datagram.from, &datagram.bytes);
                 }
+                End::Client(client) if self.suspended.contains(&client) => {}
                 End::Client(client) => {
                     let peer = &mut self.clients[client];
                     peer.media().heard.push(self.now);
@@ -286,7 +336,7 @@ impl Sim {
             let seen = |participant, epoch| Command::Seen { participant, epoch, version };
             self.server.command(self.now, member, seen);
         }
-        for peer in &mut self.clients {
+        for (_, peer) in awake(&mut self.clients, &self.suspended) {
             peer.handle_timeout(self.now);
         }
         true
@@ -312,7 +362,7 @@ impl Sim {
             assert!(bytes.len() <= 1232, "{} bytes are too many for some paths", bytes.len());
             self.network.send_down(self.now, pair.remote, bytes);
         }
-        for (client, peer) in self.clients.iter_mut().enumerate() {
+        for (client, peer) in awake(&mut self.clients, &self.suspended) {
             while let Some((from, to, bytes)) = peer.poll_transmit(self.now) {
                 self.network.send_up(self.now, client, from, to, bytes);
             }

@@ -57,10 +57,10 @@ fn what_is_shown_goes_on_until_the_next_begins_and_never_after() {
     let [old, new] = publications();
     let mut slot = slot(Kind::Video);
     slot.bind(old, PublicationId(1), 1, now);
-    slot.retarget(Some(0), true);
+    slot.retarget(Some(0), Some(0), true);
     let first = admit(&mut slot, old, 10, true, now).expect("nothing was shown before");
     slot.bind(new, PublicationId(2), 5, now);
-    slot.retarget(Some(0), true);
+    slot.retarget(Some(0), Some(0), true);
     let state = slot.state();
     assert_eq!((state.publication, state.pending, state.from_ts), (Some(PublicationId(2)), true, None));
     assert_eq!(admit(&mut slot, new, 700, true, now).err(), Some(Reason::AwaitName));
@@ -82,7 +82,7 @@ fn who_does_not_say_that_he_has_seen_it_sees_it_after_a_while() {
     let [old, new] = publications();
     let mut slot = slot(Kind::Video);
     slot.bind(old, PublicationId(1), 1, now);
-    slot.retarget(Some(0), true);
+    slot.retarget(Some(0), Some(0), true);
     assert_eq!(slot.poll_timeout(), None, "nothing stood there before");
     admit(&mut slot, old, 10, true, now).expect("begins");
     slot.bind(new, PublicationId(2), 2, now);
@@ -98,7 +98,7 @@ fn a_change_of_mind_leaves_what_is_shown_untouched() {
     let [old, new] = publications();
     let mut slot = slot(Kind::Video);
     slot.bind(old, PublicationId(1), 1, now);
-    slot.retarget(Some(0), true);
+    slot.retarget(Some(0), Some(0), true);
     admit(&mut slot, old, 10, true, now).expect("begins");
     slot.bind(new, PublicationId(2), 2, now);
     slot.bind(old, PublicationId(1), 3, now);
@@ -113,11 +113,11 @@ fn when_the_former_ends_the_slot_waits_for_the_next() {
     let [old, new] = publications();
     let mut slot = slot(Kind::Video);
     slot.bind(old, PublicationId(1), 1, now);
-    slot.retarget(Some(0), true);
+    slot.retarget(Some(0), Some(0), true);
     admit(&mut slot, old, 10, true, now).expect("begins");
     slot.last_sent = Some(now);
     slot.bind(new, PublicationId(2), 2, now);
-    slot.retarget(Some(0), true);
+    slot.retarget(Some(0), Some(0), true);
     assert!(slot.forget(old));
     assert_eq!(admit(&mut slot, new, 5, true, now).err(), Some(Reason::AwaitName));
     let later = now + NAME_CHANGE;
@@ -130,15 +130,30 @@ fn when_the_former_ends_the_slot_waits_for_the_next() {
 }
 
 #[test]
+fn who_was_shown_last_comes_back_without_delay() {
+    let now = Instant::now();
+    let [old, new] = publications();
+    let mut slot = slot(Kind::Video);
+    slot.bind(old, PublicationId(1), 1, now);
+    slot.retarget(Some(0), Some(0), true);
+    admit(&mut slot, old, 10, true, now).expect("begins");
+    slot.release();
+    slot.bind(old, PublicationId(1), 2, now);
+    assert_eq!(slot.poll_timeout(), None);
+    slot.bind(new, PublicationId(2), 3, now);
+    assert!(slot.poll_timeout().is_some());
+}
+
+#[test]
 fn another_voice_begins_with_any_packet() {
     let now = Instant::now();
     let [old, new] = publications();
     let mut slot = slot(Kind::Audio);
     slot.bind(old, PublicationId(1), 1, now);
-    slot.retarget(Some(0), true);
+    slot.retarget(Some(0), Some(0), true);
     admit(&mut slot, old, 10, false, now).expect("begins");
     slot.bind(new, PublicationId(2), 2, now);
-    slot.retarget(Some(0), true);
+    slot.retarget(Some(0), Some(0), true);
     assert!(admit(&mut slot, old, 11, false, now).is_ok(), "while the other is silent");
     assert_eq!(admit(&mut slot, new, 7, false, now).expect("begins").replaced, Some(old));
 }
@@ -180,6 +195,7 @@ proptest! {
         let (mut seen, mut told) = (0, BTreeMap::new());
         let mut last: Option<u64> = None;
         let mut shown: Option<usize> = None;
+        let mut last_shown: Option<usize> = None;
         let mut sent: BTreeMap<u64, (usize, u64)> = BTreeMap::new();
         for step in steps {
             match step {
@@ -189,7 +205,7 @@ proptest! {
                         told.insert(of, (version, now));
                     }
                     slot.bind(keys[of], PublicationId(of as u32 + 1), version, now);
-                    slot.retarget(Some(0), true);
+                    slot.retarget(Some(0), Some(0), true);
                 }
                 Step::Forget(of) => {
                     slot.forget(keys[of]);
@@ -218,8 +234,9 @@ proptest! {
                     if shown != Some(of) {
                         prop_assert!(keyframe && admitted.begins && admitted.first);
                         let (version, at) = told[&of];
-                        prop_assert!(last.is_none() || seen >= version || now - at >= NAME_CHANGE);
-                        shown = Some(of);
+                        let same = last_shown.is_none_or(|last| last == of);
+                        prop_assert!(same || seen >= version || now - at >= NAME_CHANGE);
+                        (shown, last_shown) = (Some(of), Some(of));
                     }
                     last = Some(number);
                     sent.insert(number, (of, sequence));

@@ -55,13 +55,13 @@ fn the_protocol_invents_no_reason_and_no_close_code() {
         rest.split("\n## ").next().expect("some text")
     };
     let known: BTreeSet<_> = Reason::ALL.iter().map(|reason| reason.as_str()).collect();
-    for row in section("## 11. Reasons").lines().filter(|line| line.starts_with("| `")) {
+    for row in section("## 12. Reasons").lines().filter(|line| line.starts_with("| `")) {
         let names = row.split('|').nth(1).expect("a first column");
         for name in quoted(names) {
             assert!(known.contains(name), "{name}");
         }
     }
-    let codes = section("## 12. Close codes");
+    let codes = section("## 13. Close codes");
     for close in [
         Close::Bye,
         Close::GoAway,

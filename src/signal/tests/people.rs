@@ -486,10 +486,8 @@ async fn the_worker_learns_once_that_the_newest_state_of_the_slots_was_seen() {
     let ada = house.resume(ada, &token).await.expect("resumed");
     assert_eq!(seen(&house), [4]);
     house.rooms.deliver(key, state(5));
-    house.rooms.deliver(
-        key,
-        Update::Closed { participant, epoch, transport: TransportNumber(0), reason: Reason::DtlsFailed },
-    );
+    let transport = TransportNumber(0);
+    house.rooms.deliver(key, Update::Closed { participant, epoch, transport, reason: Reason::DtlsFailed });
     tokio::time::sleep(Duration::from_millis(1)).await;
     ada.send(&json!({"t": "ack", "a": ada.a + 2})).await;
     tokio::time::sleep(Duration::from_millis(1)).await;

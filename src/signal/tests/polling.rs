@@ -148,7 +148,8 @@ async fn the_last_answer_says_why_it_is_the_last() {
     tokio::time::sleep(Duration::from_millis(1)).await;
     let answer = cleo.request(1000, &[]).await;
     assert_eq!((kinds(&answer), &answer.1[1]["code"]), (vec!["goaway", "closed"], &json!(1001)));
-    assert_eq!(post(house.rooms.clone(), "0", lines(&[hello("Dan")])).await.0, 503);
+    let refused = post(house.rooms.clone(), "0", lines(&[hello("Dan")])).await;
+    assert_eq!((refused.0, &refused.1[0]["reason"]), (503, &json!("shutting_down")));
 }
 
 #[tokio::test(start_paused = true)]
@@ -214,7 +215,7 @@ async fn joins_above_the_rate_of_an_address_wait_and_resumes_do_not() {
     assert_eq!(from("192.0.2.1", resume).await["t"], "resumed");
     tokio::time::sleep(Duration::from_millis(refused["retryMs"].as_u64().expect("a time") + 1)).await;
     assert_eq!(from("192.0.2.1", hello("Cleo")).await["t"], "welcome");
-    assert!((0..9).all(|_| house.refused.get(Reason::RateLimited) == 1));
+    assert_eq!(house.refused.get(Reason::RateLimited), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -222,9 +223,10 @@ async fn a_flood_is_slowed_down_by_its_own_request() {
     let house = House::new(Settings { burst: 2, messages_per_second: 100, ..Settings::default() });
     let ada = Poller::join(&house, "Ada").await;
     let started = now();
-    let answer = ada.request(100, &vec![json!({"t": "ping", "a": 1}); 12]).await;
-    assert_eq!(kinds(&answer), ["pong"; 12]);
+    let first = ada.request(100, &vec![json!({"t": "ping", "a": 1}); 12]).await;
     let waited = now() - started;
+    let rest = ada.request(1, &[]).await;
+    assert_eq!([kinds(&first), kinds(&rest)].concat(), ["pong"; 12]);
     assert!((100..=200).contains(&waited.as_millis()), "two at once and ten at 10 ms each: {waited:?}");
     assert!(house.refused.get(Reason::RateLimited) > 0);
 }

@@ -108,6 +108,7 @@ over_both! {
     a_stopping_server_says_so_and_lets_nobody_in
 }
 
+#[allow(clippy::large_enum_variant, reason = "there are a handful")]
 enum Browser<'a> {
     Socket(Socket),
     Poll(Polling<'a>),
