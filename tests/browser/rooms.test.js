@@ -48,7 +48,7 @@ for (const kind of ['chromium', 'firefox']) {
       assert.equal(await member.page.evaluate(() => window.instruments.connections.length), 1);
       assert.ok(Math.max(...gaps) < CROWDED, `${gaps} ms without a picture`);
       const { events } = await member.report();
-      const hidden = events.slice(before).filter(({ what, who, visible }) => what === 'publicationchanged' && first.includes(Number(who.slice(7))) && !visible);
+      const hidden = events.slice(before).filter(({ what, who, source, visible }) => what === 'publicationchanged' && source === 'camera' && first.includes(Number(who.slice(7))) && !visible);
       assert.deepEqual(hidden, [], 'nobody who was seen was hidden');
     } finally {
       for (const { stop } of started) stop();
