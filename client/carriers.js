@@ -3,12 +3,13 @@
 import { Poll } from "./poll.js";
 
 /** @import { Carrier } from "./signal.js" */
-/** @import { Request } from "./poll.js" */
+/** @import { Beacon, Request } from "./poll.js" */
 
 /**
  * @typedef {object} CarrierEnvironment
  * @property {(url: string) => Carrier} openSocket
  * @property {Request} [request] absent: nothing but WebSockets
+ * @property {Beacon} [beacon]
  */
 
 /** ms for a WebSocket to open. Lower gives up on slow links, higher keeps people waiting behind a wall that answers nothing. */
@@ -38,9 +39,9 @@ export class Carriers {
   }
 
   poll() {
-    const { request } = this.#environment;
+    const { request, beacon } = this.#environment;
     if (!request) throw new TypeError("no requests");
-    return new Poll(this.#address("v1/poll", "http"), request);
+    return new Poll(this.#address("v1/poll", "http"), request, beacon);
   }
 
   /** A request was answered where no WebSocket opened. */

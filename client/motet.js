@@ -18,6 +18,7 @@ export async function join(url, options) {
   const room = new Room(url, options, {
     openSocket: (address) => new WebSocket(address),
     request: (address, init) => fetch(address, init),
+    beacon: (address, body) => globalThis.navigator?.sendBeacon?.(address, body) ?? false,
     createPeer: (configuration) => new RTCPeerConnection(configuration),
     createAudio: () => new Audio(),
     openTrack,

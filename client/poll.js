@@ -19,6 +19,11 @@ const LOST = 1006;
 const TOO_LARGE = 1009;
 const LEFT = 1000;
 
+/**
+ * `navigator.sendBeacon`: what outlives its page for certain. A request with `keepalive` should, and is given up all the same.
+ * @typedef {(url: string, body: string) => boolean} Beacon
+ */
+
 /** @implements {Carrier} */
 export class Poll {
   /** @type {Carrier["onopen"]} */ onopen = null;
@@ -29,18 +34,21 @@ export class Poll {
 
   /** @type {string} */ #url;
   /** @type {Request} */ #request;
+  /** @type {Beacon | undefined} */ #beacon;
   /** The carrier's secret, once the server has named it. */ #id = "";
   /** @type {string[]} */ #queue = [];
+  /** What is on its way up. @type {string[]} */ #flying = [];
   /** Messages are on their way up: one request at a time keeps their order. */ #sending = false;
   #waiting = false;
   #closed = false;
   #waiter = new AbortController();
   #sender = new AbortController();
 
-  /** @param {string} url @param {Request} request */
-  constructor(url, request) {
+  /** @param {string} url @param {Request} request @param {Beacon} [beacon] */
+  constructor(url, request, beacon) {
     this.#url = url;
     this.#request = request;
+    this.#beacon = beacon;
     // There is nothing to open: the first message is the first request.
     queueMicrotask(() => {
       if (!this.#closed) this.onopen?.call(/** @type {any} */ (this), new Event("open"));
@@ -60,12 +68,14 @@ export class Poll {
     this.#closed = true;
     this.#waiter.abort();
     if (code !== LEFT) this.#sender.abort();
-    else if (this.#id && this.#queue.length > 0) void this.#ask(this.#lines(), 0, this.#sender.signal).catch(() => {});
+    else if (this.#id) this.#lastWords();
   }
 
-  /** What is to be sent, behind the line that says whose it is. */
-  #lines() {
-    return [...(this.#id ? [this.#header()] : []), ...this.#queue.splice(0)].join("\n");
+  /** The page may be going away: whatever the server has not got for certain is said again, which it notices. */
+  #lastWords() {
+    const lines = [this.#header(), ...this.#flying, ...this.#queue.splice(0)];
+    if (lines.length === 1 || this.#beacon?.(`${this.#url}?timeoutms=0`, lines.join("\n"))) return;
+    void this.#ask(lines.join("\n"), 0, this.#sender.signal).catch(() => {});
   }
 
   #header() {
@@ -77,7 +87,10 @@ export class Poll {
     if (this.#sending) return;
     this.#sending = true;
     while (!this.#closed && this.#queue.length > 0) {
-      await this.#exchange(this.#lines(), this.#id ? 0 : WAIT, this.#sender.signal);
+      this.#flying = this.#queue.splice(0);
+      const lines = [...(this.#id ? [this.#header()] : []), ...this.#flying];
+      await this.#exchange(lines.join("\n"), this.#id ? 0 : WAIT, this.#sender.signal);
+      this.#flying = [];
       void this.#wait();
     }
     this.#sending = false;

@@ -50,8 +50,8 @@ function listen(carrier) {
 }
 
 /** A carrier of requests that the server knows. */
-async function polling() {
-  const poll = listen(new Poll("https://calls.example/v1/poll", request));
+async function polling(beacon) {
+  const poll = listen(new Poll("https://calls.example/v1/poll", request, beacon));
   await settle();
   poll.send('{"t":"hello"}');
   await requests[0].answer([{ t: "carrier", id: "secret" }, { t: "welcome", s: 1 }]);
@@ -131,18 +131,30 @@ test("a message that is too large is told apart, because it would end every carr
 });
 
 test("the last words are said although the page goes away; a carrier that is given up says none", async () => {
-  const poll = await polling();
+  const beacons = [];
+  const poll = await polling((url, body) => {
+    beacons.push([url, ...body.split("\n").map((line) => JSON.parse(line).t)]);
+    return true;
+  });
   poll.send('{"t":"a"}');
   poll.send('{"t":"bye"}');
   poll.close(1000);
-  const [up, last] = open();
-  assert.deepEqual([up.lines[1], last.lines[1], last.keepalive], [{ t: "a" }, { t: "bye" }, true]);
-  assert.equal(open().length, 2, "nothing waits");
+  assert.deepEqual(beacons, [["https://calls.example/v1/poll?timeoutms=0", "poll", "a", "bye"]], "also what was on its way");
+  assert.equal(open().length, 1, "nothing waits");
   requests.length = 0;
   const other = await polling();
   other.send('{"t":"a"}');
   other.close(4000);
   assert.deepEqual([open().length, heard.closed], [0, []]);
+});
+
+test("without a beacon, the last words are a request that outlives the page", async () => {
+  const poll = await polling();
+  poll.send('{"t":"a"}');
+  poll.send('{"t":"bye"}');
+  poll.close(1000);
+  const last = open().at(-1);
+  assert.deepEqual([last.lines.map(({ t }) => t), last.keepalive], [["poll", "a", "bye"], true]);
 });
 
 function choose(more = {}) {
