@@ -92,15 +92,20 @@ fn a_newcomer_sees_as_soon_as_it_is_connected() {
 fn a_newcomer_begins_with_a_keyframe_of_its_own_where_the_history_may_not_open() {
     let mut sim = Sim::with(7, Settings { history_opening: false, ..Settings::default() });
     sim.caller(1);
+    let viewer = sim.raw_caller(1, &Shape { publishes: false, ..Shape::default() });
     sim.connect();
     sim.start_media();
     sim.run_for(s(2));
     let asked = sim.media(0).plis(1_000_010);
+    // Somebody else asks for a keyframe, which is young when the newcomer is connected.
     let newcomer = sim.caller(1);
+    let slot = sim.media(viewer).slots.iter().find(|slot| slot.kind == Kind::Video).expect("one").ssrc;
+    sim.raw(viewer).ask_for_keyframe(slot);
     sim.run_until(s(1), "the server knows that it is connected", |sim| sim.server.is_connected(newcomer));
     let connected = sim.now;
+    assert_eq!(sim.media(0).plis(1_000_010) - asked, 1, "by the viewer");
     sim.run_for(s(1));
-    assert_eq!(sim.media(0).plis(1_000_010) - asked, 1, "when it was connected");
+    assert_eq!(sim.media(0).plis(1_000_010) - asked, 2, "and when it was connected");
     sim.drain();
     sim.check();
     let streams = sim.media(newcomer).streams();
