@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::traffic::add;
+use super::add;
 
 /// Most buckets of a histogram. More tells durations apart more finely, fewer keeps a scrape small.
 const MOST: usize = 14;

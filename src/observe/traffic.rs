@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::add;
 use super::reason::Counters;
 use super::times::{JOIN, TURN, Times};
 
@@ -85,9 +86,4 @@ impl Default for Joins {
     fn default() -> Self {
         Self { check: Times::new(JOIN), secure: Times::new(JOIN), media: Times::new(JOIN) }
     }
-}
-
-/// One writer: a plain addition, no locked instruction.
-pub fn add(counter: &AtomicU64, n: u64) {
-    counter.store(counter.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
 }

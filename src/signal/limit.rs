@@ -12,8 +12,7 @@ use governor::state::keyed::HashMapStateStore;
 use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 
-use super::rooms::lock;
-use super::{Settings, now};
+use super::{Settings, lock, now};
 
 /// A message counts once for each begun piece of this size: parsing costs by the byte.
 const COST_BYTES: usize = 16 << 10;

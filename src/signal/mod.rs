@@ -10,7 +10,7 @@
 //! mailbox of which only the newest matters.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::control::Command;
@@ -185,6 +185,11 @@ impl Default for Settings {
 /// The clock of this directory; tests stop it by pausing tokio's.
 fn now() -> Instant {
     tokio::time::Instant::now().into_std()
+}
+
+/// A panic while one of these locks is held cannot leave the map half changed.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -23,8 +23,8 @@ use super::gate::{Origin, admit, check_page, tell};
 use super::limit::{Connected, Rate};
 use super::message::{CarrierId, Closed, FromClient, FromServer, Incoming, Objection, SizeLimits, decode};
 use super::room::{refuse, session_unknown};
-use super::rooms::{Event, Handle, Rooms, lock};
-use super::{Settings, now};
+use super::rooms::{Event, Handle, Rooms};
+use super::{Settings, lock, now};
 
 /// How long an answer may wait at most. Longer saves requests, but proxies cut off what is quiet for 30 s.
 const WAIT_AT_MOST: Duration = Duration::from_millis(25_000);

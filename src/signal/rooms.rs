@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Instant;
 
 use tokio::sync::{Notify, mpsc, watch};
@@ -19,7 +19,7 @@ use super::limit::Networks;
 use super::message::{Incoming, Objection, Resume};
 use super::poll::Polls;
 use super::room::{Room, refuse, session_unknown};
-use super::{Door, now};
+use super::{Door, lock, now};
 
 /// Events that may wait for a room's task. More absorbs bursts of a big room, fewer bound memory; connections
 /// wait when it is full.
@@ -91,11 +91,6 @@ impl Sessions {
     fn get(&self, session: SessionId) -> Option<Handle> {
         lock(&self.0).get(&session).cloned()
     }
-}
-
-/// A panic while one of these locks is held cannot leave the map half changed.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// About whom (`None`: the whole room), and which kind of news.

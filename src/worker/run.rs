@@ -142,15 +142,15 @@ pub fn spawn(
     let pulse =
         Arc::new(Pulse { started: Instant::now(), turned: AtomicU64::new(0), waiting: AtomicUsize::new(0) });
     let own = Own { measured: pulse.started, pulse: pulse.clone(), traffic: traffic.clone() };
-    let thread = std::thread::Builder::new()
-        .name("motet-worker".into())
-        .spawn(move || Loop { worker, socket, poller, waiting, updates, clock, own }.run())?;
+    let thread = std::thread::Builder::new().name("motet-worker".into()).spawn(move || {
+        Loop { worker, socket: Arc::new(socket), poller, waiting, updates, clock, own }.run()
+    })?;
     Ok(Handle { commands, waker, traffic, pulse, thread })
 }
 
 struct Loop {
     worker: Worker,
-    socket: UdpSocket,
+    socket: Arc<UdpSocket>,
     poller: Poller,
     waiting: Receiver<Command>,
     updates: Updates,
@@ -190,81 +190,27 @@ impl Own {
     }
 }
 
+/// What a loop uses again in each turn.
+struct Buffers {
+    received: ReceiveBatch,
+    batch: SendBatch,
+    /// The latest time that the worker was told: it never goes back.
+    told: Instant,
+}
+
 impl Loop {
     fn run(mut self) {
-        let mut received = ReceiveBatch::new();
-        let mut batch = SendBatch::new();
-        // The latest time that the worker was told: it never goes back.
-        let mut told = self.clock.now();
+        let told = self.clock.now();
+        let mut buffers = Buffers { received: ReceiveBatch::new(), batch: SendBatch::new(), told };
+        let socket = self.socket.clone();
         // More than a turn had time for; the waker speaks only once.
         let mut commands_wait = false;
         loop {
-            let now = self.clock.now();
-            let due = self.worker.poll_timeout().map(|at| at.saturating_duration_since(now));
-            let wait = due.map_or(BEAT, |due| due.min(BEAT));
-            let planned = if commands_wait { Duration::ZERO } else { wait };
-            let before = Instant::now();
-            if let Err(error) = self.poller.wait(Some(planned)) {
-                tracing::error!(%error, "waiting for the socket failed");
-                return;
-            }
-            self.clock.handle_wait(Instant::now(), planned);
-            let began = self.own.begin(before, Some(planned));
-            let mut outlet = SocketOutlet { socket: &self.socket, worker_failures: Vec::new() };
-            for _ in 0..RECEIVES_PER_TURN {
-                let count = match self.socket.receive(&mut received) {
-                    Ok(0) => break,
-                    Err(error) => {
-                        tracing::warn!(%error, "receiving failed");
-                        break;
-                    }
-                    Ok(count) => count,
-                };
-                let (now, time_of_day) = (self.clock.now(), SystemTime::now());
-                let mut oldest = None;
-                for (arrived, pair, datagram) in received.arrivals() {
-                    let age = arrived.and_then(|at| time_of_day.duration_since(at).ok()).unwrap_or_default();
-                    // When it arrived, not when this thread got its turn: publishers measure their path by it.
-                    told = now.checked_sub(age).unwrap_or(now).max(told).min(now);
-                    oldest.get_or_insert(age);
-                    self.worker.handle_datagram(told, pair, datagram, &mut batch, &mut outlet);
-                }
-                if let Some(age) = oldest {
-                    self.own.traffic.lag.observe(age);
-                }
-                told = now;
-                self.worker.handle_fresh(now, &mut batch, &mut outlet);
-                outlet.flush(&mut batch);
-                for _ in 0..received.too_long() {
-                    self.worker.traffic.dropped.count(Reason::TooLong);
-                }
-                if count < RECEIVE_MESSAGES {
-                    break; // Nothing waits any more; what comes meanwhile begins the next turn.
-                }
-            }
-            let now = self.clock.now();
-            let work = Instant::now();
-            let mut go_on = || work.elapsed() < WORK_PER_TURN;
-            commands_wait = true;
-            for _ in 0..COMMANDS_PER_TURN {
-                match self.waiting.try_recv() {
-                    Ok(command) => {
-                        self.own.pulse.waiting.fetch_sub(1, Ordering::Relaxed);
-                        self.worker.handle_command(now, command);
-                    }
-                    Err(TryRecvError::Empty) => {
-                        commands_wait = false;
-                        break;
-                    }
-                    Err(TryRecvError::Disconnected) => return,
-                }
-                if !go_on() {
-                    break;
-                }
-            }
-            self.worker.handle_some(now, &mut batch, &mut outlet, &mut go_on);
-            told = now;
-            outlet.flush(&mut batch);
+            let Some(began) = self.wait(commands_wait) else { return };
+            let mut outlet = SocketOutlet { socket: &socket, worker_failures: Vec::new() };
+            self.receive(&mut buffers, &mut outlet);
+            let Some(more) = self.work(&mut buffers, &mut outlet) else { return };
+            commands_wait = more;
             for (tag, drop_gso) in outlet.worker_failures {
                 self.worker.handle_send_failure(tag, drop_gso);
             }
@@ -273,6 +219,87 @@ impl Loop {
             }
             self.own.end(began);
         }
+    }
+
+    /// Until something is to be done. Returns when that was; `None` where the socket cannot be waited for.
+    fn wait(&mut self, commands_wait: bool) -> Option<Instant> {
+        let now = self.clock.now();
+        let due = self.worker.poll_timeout().map(|at| at.saturating_duration_since(now));
+        let wait = due.map_or(BEAT, |due| due.min(BEAT));
+        let planned = if commands_wait { Duration::ZERO } else { wait };
+        let before = Instant::now();
+        if let Err(error) = self.poller.wait(Some(planned)) {
+            tracing::error!(%error, "waiting for the socket failed");
+            return None;
+        }
+        self.clock.handle_wait(Instant::now(), planned);
+        Some(self.own.begin(before, Some(planned)))
+    }
+
+    /// Media first: what came is received, forwarded and sent.
+    fn receive(&mut self, buffers: &mut Buffers, outlet: &mut SocketOutlet<'_>) {
+        let Buffers { received, batch, told } = buffers;
+        for _ in 0..RECEIVES_PER_TURN {
+            let count = match self.socket.receive(received) {
+                Ok(0) => break,
+                Err(error) => {
+                    tracing::warn!(%error, "receiving failed");
+                    break;
+                }
+                Ok(count) => count,
+            };
+            let (now, time_of_day) = (self.clock.now(), SystemTime::now());
+            let mut oldest = None;
+            for (arrived, pair, datagram) in received.arrivals() {
+                let age = arrived.and_then(|at| time_of_day.duration_since(at).ok()).unwrap_or_default();
+                // When it arrived, not when this thread got its turn: publishers measure their path by it.
+                *told = now.checked_sub(age).unwrap_or(now).max(*told).min(now);
+                oldest.get_or_insert(age);
+                self.worker.handle_datagram(*told, pair, datagram, batch, outlet);
+            }
+            if let Some(age) = oldest {
+                self.own.traffic.lag.observe(age);
+            }
+            *told = now;
+            self.worker.handle_fresh(now, batch, outlet);
+            outlet.flush(batch);
+            for _ in 0..received.too_long() {
+                self.worker.traffic.dropped.count(Reason::TooLong);
+            }
+            if count < RECEIVE_MESSAGES {
+                break; // Nothing waits any more; what comes meanwhile begins the next turn.
+            }
+        }
+    }
+
+    /// Commands, and whatever else can wait, as far as the time for it goes. Returns whether commands are left; `None`
+    /// when there will be no more of them.
+    fn work(&mut self, buffers: &mut Buffers, outlet: &mut SocketOutlet<'_>) -> Option<bool> {
+        let Buffers { batch, told, .. } = buffers;
+        let now = self.clock.now();
+        let work = Instant::now();
+        let mut go_on = || work.elapsed() < WORK_PER_TURN;
+        let mut commands_wait = true;
+        for _ in 0..COMMANDS_PER_TURN {
+            match self.waiting.try_recv() {
+                Ok(command) => {
+                    self.own.pulse.waiting.fetch_sub(1, Ordering::Relaxed);
+                    self.worker.handle_command(now, command);
+                }
+                Err(TryRecvError::Empty) => {
+                    commands_wait = false;
+                    break;
+                }
+                Err(TryRecvError::Disconnected) => return None,
+            }
+            if !go_on() {
+                break;
+            }
+        }
+        self.worker.handle_some(now, batch, outlet, &mut go_on);
+        *told = now;
+        outlet.flush(batch);
+        Some(commands_wait)
     }
 }
 
