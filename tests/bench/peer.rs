@@ -305,6 +305,8 @@ pub(crate) fn handshake(
         for mut datagram in to_server.drain(..) {
             cost += measured(|| worker.handle_datagram(now, pair, &mut datagram, batch, &mut out)).0;
         }
+        // Handshakes wait for the end of the turn.
+        cost += measured(|| worker.handle_timeout(now, batch, &mut out)).0;
         out.flush(batch);
         dtls.handle_timeout(now).expect("alive");
         for (to, datagram) in out.0 {
