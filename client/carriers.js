@@ -66,6 +66,7 @@ class Either {
 
   /** @type {Carriers} */ #carriers;
   /** @type {Carrier | null} */ #carrier = null;
+  /** @type {Poll | null} */ #poll = null;
   #attempts = 0;
   /** @type {ReturnType<typeof setTimeout> | undefined} */ #timer;
 
@@ -78,6 +79,11 @@ class Either {
 
   get proves() {
     return this.#carrier?.proves ?? false;
+  }
+
+  /** @param {string} text */
+  farewell(text) {
+    this.#poll?.farewell(text);
   }
 
   /** @param {string} text */
@@ -113,7 +119,7 @@ class Either {
   #fallBack() {
     clearTimeout(this.#timer);
     this.#let();
-    const poll = this.#use(this.#carriers.poll());
+    const poll = this.#use(this.#poll = this.#carriers.poll());
     poll.onopen = (event) => this.#call("onopen", event);
     poll.onclose = (event) => this.#call("onclose", event);
     poll.onmessage = (event) => {

@@ -71,6 +71,11 @@ export class Poll {
     else if (this.#id) this.#lastWords();
   }
 
+  /** The last word of a carrier that seems lost. @param {string} text */
+  farewell(text) {
+    if (this.#id) this.#beacon?.(`${this.#url}?timeoutms=0`, [this.#header(), text].join("\n"));
+  }
+
   /** The page may be going away: whatever the server has not got for certain is said again, which it notices. */
   #lastWords() {
     const lines = [this.#header(), ...this.#flying, ...this.#queue.splice(0)];

@@ -8,7 +8,7 @@ import { MotetError, asMotetError } from "./errors.js";
 /**
  * The part of WebSocket that is used. `proves`: it finds out by itself when it is lost.
  * @typedef {Pick<WebSocket, "onopen" | "onmessage" | "onclose" | "onerror"> & {
- *   send(text: string): void, close(code?: number): void, readonly proves?: boolean }} Carrier
+ *   send(text: string): void, close(code?: number): void, farewell?(text: string): void, readonly proves?: boolean }} Carrier
  */
 
 /**
@@ -55,6 +55,7 @@ export class Signal {
   /** @type {SignalHandlers} */ #handlers;
   /** @type {Phase} */ #phase = "idle";
   /** @type {Carrier | null} */ #carrier = null;
+  /** The last one that carried the session, and was lost. @type {Carrier | null} */ #former = null;
   /** @type {{ id: string, token: string } | null} */ #session = null;
   /** @type {{ resolve: (welcome: Welcome) => void, reject: (error: MotetError) => void } | null} */ #joining = null;
   /** @type {Hello | null} */ #hello = null;
@@ -139,7 +140,11 @@ export class Signal {
   /** Ends the session: others see us leave at once. */
   leave() {
     if (this.#phase === "ended") return;
-    if (this.#phase === "up") this.#write({ t: "bye", s: ++this.#sent });
+    /** @type {ClientMessage} */
+    const bye = { t: "bye", s: ++this.#sent };
+    if (this.#phase === "up") this.#write(bye);
+    // Firefox cuts a page's requests before it tells the page that it goes away: the server still listens to them.
+    else this.#former?.farewell?.(JSON.stringify({ ...bye, a: this.#seen }));
     this.#end();
     this.#drop(CLOSE_LEFT);
   }
@@ -232,6 +237,7 @@ export class Signal {
   /** @param {string} reason */
   #down(reason) {
     const wasUp = this.#phase === "up";
+    if (wasUp) this.#former = this.#carrier;
     this.#phase = "down";
     this.#drop(CLOSE_REPLACED);
     if (wasUp) {

@@ -157,6 +157,15 @@ test("without a beacon, the last words are a request that outlives the page", as
   assert.deepEqual([last.lines.map(({ t }) => t), last.keepalive], [["poll", "a", "bye"], true]);
 });
 
+test("a carrier that was cut the moment before still brings a goodbye", async () => {
+  const beacons = [];
+  const poll = await polling((url, body) => beacons.push(body.split("\n").map((line) => JSON.parse(line).t)) > 0);
+  await waiting().fail();
+  assert.deepEqual(heard.closed, [1006]);
+  poll.farewell('{"t":"bye"}');
+  assert.deepEqual(beacons, [["poll", "bye"]]);
+});
+
 function choose(more = {}) {
   const net = sockets();
   const carriers = new Carriers("https://calls.example/x/page.html", { openSocket: (url) => Object.assign(net.connect(), { url }), request, ...more });

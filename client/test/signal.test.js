@@ -240,6 +240,16 @@ test("leaving says bye and closes with the code that means it", async () => {
   assert.equal(net.opened.length, 1);
 });
 
+test("leaving while the carrier is lost says so by the former one, where that can still be done", async () => {
+  const socket = await joined();
+  const words = [];
+  socket.farewell = (text) => words.push(JSON.parse(text));
+  signal.send({ t: "name", name: "Ada" });
+  socket.end();
+  signal.leave();
+  assert.deepEqual(words, [{ t: "bye", s: 3, a: 1 }]);
+});
+
 test("leaving during the join rejects it", async () => {
   const welcome = signal.join(HELLO);
   signal.leave();
